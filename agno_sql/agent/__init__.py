@@ -1,0 +1,1 @@
+"""The agent: runs, tools, hooks."""

@@ -1,0 +1,57 @@
+"""What the agent needs from a language model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agno_sql.message import ToolCall, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from agno_sql.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as a model sees it; ``parameters`` is the JSON schema of its arguments object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """A model's complete answer: text, the tools it wants called, or both."""
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+
+
+class ChatModel(Protocol):
+    """A language model that continues a conversation. Safe for any number of concurrent calls.
+
+    Failures are raised as ModelError; a cancelled call releases its connection.
+    """
+
+    @property
+    def name(self) -> str:
+        """The model's name, as its provider knows it."""
+        ...
+
+    async def reply(self, messages: Sequence[Message], tools: Sequence[ToolSpec]) -> ModelReply:
+        """Return the model's answer to *messages*, oldest first, instructions included."""
+        ...
+
+    def stream(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec]
+    ) -> AsyncIterator[str | ModelReply]:
+        """Yield pieces of the answer's text as they arrive, and last the whole ModelReply.
+
+        The pieces joined are the reply's content. A stream that ends without a ModelReply did not
+        end well, and an implementation raises StreamCutError instead.
+        """
+        ...

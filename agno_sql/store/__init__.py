@@ -1,0 +1,1 @@
+"""All SQL: tables, engine, append, prune, reads, retention, migration."""
