@@ -17,13 +17,19 @@ DEFAULT_SESSION: Final = "default"
 MAX_ID_CHARACTERS: Final = 255
 MAX_RUN_ID_CHARACTERS: Final = 128
 
+_SHOWN_CHARACTERS: Final = 60
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _RUN_ID: Final = re.compile(f"[\x21-\x7e]{{1,{MAX_RUN_ID_CHARACTERS}}}")
 
 
 def valid_user_id(user_id: str | None) -> str:
     """Return *user_id*, or the default user for ``None``; raise InvalidUserIdError otherwise."""
-    return DEFAULT_USER if user_id is None else _valid(user_id, "user_id", InvalidUserIdError)
+    return DEFAULT_USER if user_id is None else named_user_id(user_id)
+
+
+def named_user_id(user_id: str) -> str:
+    """Return *user_id* or raise InvalidUserIdError; ``None`` is no user here."""
+    return _valid(user_id, "user_id", InvalidUserIdError)
 
 
 def valid_session_id(session_id: str) -> str:
@@ -43,7 +49,7 @@ def valid_run_id(run_id: str) -> str:
 def shown(value: object) -> str:
     """Return *value* as it may stand in an error message: escaped and short."""
     text = ascii(value) if isinstance(value, str) else type(value).__name__
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _valid(value: str, field: str, error: type[InvalidInputError]) -> str:

@@ -155,3 +155,14 @@ class UserActivity:
     sessions: int
     messages: int
     last_active_at: datetime
+
+
+def checked_messages(messages: Iterable[Message]) -> list[Message]:
+    """Return *messages* as a list or raise InvalidMessageError for what is none."""
+    checked = list(messages)
+    for message in checked:
+        if not isinstance(message, Message):
+            raise InvalidMessageError(
+                f"expected a Message, got {shown(message)}; make one with Message.user(text)"
+            )
+    return checked

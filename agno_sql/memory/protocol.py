@@ -55,9 +55,7 @@ class Memory(Protocol):
         """
         ...
 
-    async def clear(
-        self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
-    ) -> None:
+    async def clear(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> None:
         """Delete the messages of one session; the next message goes on with the next seq."""
         ...
 
@@ -65,8 +63,6 @@ class Memory(Protocol):
         """Delete everything of every user; every session starts anew with seq 1."""
         ...
 
-    async def size(
-        self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
-    ) -> int:
+    async def size(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> int:
         """Return how many messages the session holds; 0 for one that does not exist."""
         ...

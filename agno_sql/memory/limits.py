@@ -1,0 +1,24 @@
+"""The bounds of numbers that callers give."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agno_sql.errors import InvalidOptionError
+from agno_sql.ids import shown
+
+_LARGEST: Final = 2**63 - 1
+
+
+def valid_capacity(capacity: int | None) -> int | None:
+    """Return *capacity*, ``None`` for no limit, or raise InvalidOptionError."""
+    return None if capacity is None else at_least(1, capacity, "capacity")
+
+
+def at_least(least: int, value: int, name: str) -> int:
+    """Return *value*, as a 64-bit number, or raise InvalidOptionError naming it."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidOptionError(f"{name} must be a whole number, got {shown(value)}")
+    if value < least:
+        raise InvalidOptionError(f"{name} must be at least {least}, got {value}")
+    return min(value, _LARGEST)

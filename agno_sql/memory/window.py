@@ -1,0 +1,85 @@
+"""The window: which stored messages a model is shown, in a form its provider accepts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+
+from agno_sql.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agno_sql.memory.protocol import Memory
+
+MISSING_RESULT: Final = "No result is stored for this call: whether the tool ran is unknown."
+
+
+@runtime_checkable
+class WindowSource(Protocol):
+    """A memory that can read a window without reading everything before it."""
+
+    async def get_window(
+        self, user_id: str | None = None, *, session_id: str, limit: int, before: int | None = None
+    ) -> list[Message]:
+        """Return all stored system messages and the newest *limit* others, oldest first."""
+        ...
+
+
+async def read_window(
+    memory: Memory, user_id: str, *, session_id: str, limit: int | None, before: int | None
+) -> list[Message]:
+    """Return the window of a conversation's messages with a seq below *before*."""
+    if limit is not None and isinstance(memory, WindowSource):
+        history = await memory.get_window(
+            user_id, session_id=session_id, limit=limit, before=before
+        )
+    else:
+        history = await memory.get_messages(user_id, session_id=session_id, before=before)
+    return window(history, limit)
+
+
+def window(history: Sequence[Message], limit: int | None = None) -> list[Message]:
+    """Return what of *history*, oldest first, a model is shown.
+
+    System messages stay, and the newest *limit* others. Every tool call is followed by its results
+    in call order; what came in between moves behind them. A call without a result gets one that
+    says so, a result without its call is left out: no provider accepts either.
+    """
+    shown = _newest(history, limit)
+    results = _matched_results(shown)
+    repaired: list[Message] = []
+    for index, message in enumerate(shown):
+        if message.role == "tool":
+            continue
+        repaired.append(message)
+        for position, call in enumerate(message.tool_calls):
+            result = results.get((index, position))
+            repaired.append(
+                result or Message.tool(MISSING_RESULT, tool_call_id=call.id, name=call.name)
+            )
+    return repaired
+
+
+def _newest(history: Sequence[Message], limit: int | None) -> list[Message]:
+    others = [index for index, message in enumerate(history) if message.role != "system"]
+    if limit is None or len(others) <= limit:
+        return list(history)
+    start = others[len(others) - limit]
+    return [m for index, m in enumerate(history) if index >= start or m.role == "system"]
+
+
+def _matched_results(messages: Sequence[Message]) -> dict[tuple[int, int], Message]:
+    """Return the result of each call, by the index of its message and its place in there.
+
+    Providers repeat call ids, so a result belongs to the latest call of its id that has none.
+    """
+    waiting: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    results: dict[tuple[int, int], Message] = {}
+    for index, message in enumerate(messages):
+        # Backwards, so that of two equal ids in one message the first call takes the first result.
+        for position in range(len(message.tool_calls) - 1, -1, -1):
+            waiting[message.tool_calls[position].id].append((index, position))
+        if message.tool_call_id is not None and waiting[message.tool_call_id]:
+            results[waiting[message.tool_call_id].pop()] = message
+    return results

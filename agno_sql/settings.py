@@ -1,0 +1,28 @@
+"""Settings from the environment, for the command line and servers; the library reads none."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+DEFAULT_DATABASE_URL: Final = "sqlite:///agno_sql.db"
+DEFAULT_MODEL: Final = "gpt-5-mini"
+
+
+def database_url() -> str:
+    """Return AGNO_SQL_DATABASE_URL, else DATABASE_URL, else agno_sql.db in the current folder."""
+    return (
+        os.environ.get("AGNO_SQL_DATABASE_URL")
+        or os.environ.get("DATABASE_URL")
+        or DEFAULT_DATABASE_URL
+    )
+
+
+def model_name() -> str:
+    """Return AGNO_SQL_MODEL, else the default model."""
+    return os.environ.get("AGNO_SQL_MODEL") or DEFAULT_MODEL
+
+
+def has_openai() -> bool:
+    """Tell whether OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys, is set."""
+    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))

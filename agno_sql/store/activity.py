@@ -1,0 +1,97 @@
+"""Who was active when: what an operator asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import and_, func, literal, or_, select, tuple_
+
+from agno_sql.message import Session, UserActivity
+from agno_sql.store.tables import conversations
+from agno_sql.store.types import Id, UTCDateTime
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+_INACTIVE: Final = {"cross_tenant": "inactive users are looked for among all"}
+
+
+async def last_activity(conn: AsyncConnection, user_id: str) -> datetime | None:
+    """Return when the user last had a message stored; ``None`` for one who is unknown."""
+    at: datetime | None = await conn.scalar(
+        select(func.max(conversations.c.last_active_at)).where(conversations.c.user_id == user_id)
+    )
+    return at
+
+
+async def sessions(
+    conn: AsyncConnection, user_id: str, *, limit: int, after: Session | None
+) -> list[Session]:
+    """Return a page of the user's conversations, latest activity first."""
+    c = conversations.c
+    query = select(c.session_id, c.message_count, c.created_at, c.last_active_at).where(
+        c.user_id == user_id
+    )
+    if after is not None:
+        query = query.where(
+            tuple_(c.last_active_at, c.session_id)
+            < tuple_(literal(after.last_active_at, UTCDateTime), literal(after.session_id, Id))
+        )
+    rows = await conn.execute(
+        query.order_by(c.last_active_at.desc(), c.session_id.desc()).limit(limit)
+    )
+    return [
+        Session(
+            user_id=user_id,
+            session_id=row.session_id,
+            message_count=row.message_count,
+            created_at=row.created_at,
+            last_active_at=row.last_active_at,
+        )
+        for row in rows
+    ]
+
+
+async def inactive_users(
+    conn: AsyncConnection, until: datetime, *, limit: int, after: UserActivity | None
+) -> list[UserActivity]:
+    """Return a page of the users without activity after *until*, longest idle first."""
+    c = conversations.alias("c").c
+    later, own = conversations.alias("later").c, conversations.alias("own").c
+    # A user stands at the place of their latest session. Walking the index on last_active_at
+    # needs no grouping of all conversations.
+    has_later = (
+        select(1)
+        .where(
+            later.user_id == c.user_id,
+            or_(
+                later.last_active_at > c.last_active_at,
+                and_(later.last_active_at == c.last_active_at, later.session_id > c.session_id),
+            ),
+        )
+        .exists()
+    )
+    totals = select(func.count()).where(own.user_id == c.user_id).scalar_subquery()
+    kept = select(func.sum(own.message_count)).where(own.user_id == c.user_id).scalar_subquery()
+    query = select(
+        c.user_id, c.last_active_at, totals.label("sessions"), kept.label("messages")
+    ).where(c.last_active_at <= until, ~has_later)
+    if after is not None:
+        query = query.where(
+            tuple_(c.last_active_at, c.user_id)
+            > tuple_(literal(after.last_active_at, UTCDateTime), literal(after.user_id, Id))
+        )
+    rows = await conn.execute(
+        query.order_by(c.last_active_at, c.user_id).limit(limit).execution_options(**_INACTIVE)
+    )
+    return [
+        UserActivity(
+            user_id=row.user_id,
+            sessions=row.sessions,
+            messages=int(row.messages),
+            last_active_at=row.last_active_at,
+        )
+        for row in rows
+    ]

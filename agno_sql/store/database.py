@@ -1,0 +1,134 @@
+"""Transactions: begun the right way on each database, tried again where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from sqlalchemy import StaticPool
+
+from agno_sql.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from agno_sql.store.faults import DRIVER_ERRORS, DriverError, Fault, classify, code_of
+from agno_sql.store.schema import check_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+_T = TypeVar("_T")
+
+_RETRIES: Final = 5
+_RETRY_FOR_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.02
+
+
+class Database:
+    """One engine, seen as a place to read and to write; it stays the caller's to dispose.
+
+    What happens in ``read`` and ``write`` must be safe to repeat: both try again, a few times and
+    with jitter, after a deadlock, a busy database or a connection lost before COMMIT.
+
+    Raises (both methods):
+        StoreUnavailableError: The database could not be reached, or stayed busy; nothing stored.
+        OutcomeUnknownError: The connection broke at COMMIT.
+        SchemaOutOfDateError: The tables are missing or not of this version.
+        StoreError: The database refused for another reason; nothing stored.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._is_sqlite = engine.dialect.name == "sqlite"
+        self._one_connection = isinstance(engine.pool, StaticPool)
+        # SQLite has one writer at a time; waiting here is fair, its own busy handler is not.
+        self._writers = asyncio.Lock()
+
+    async def read(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """Return what *work* returns; it gets a connection for reading."""
+
+        async def attempt() -> _T:
+            async with self._engine.connect() as conn:
+                return await work(conn)
+
+        return await self._try(attempt, alone=self._one_connection)
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+        """Return what *work* returns, after its transaction was committed."""
+
+        async def attempt() -> _T:
+            async with self._engine.connect() as conn:
+                if self._is_sqlite:
+                    await _begin_immediate(conn)
+                result = await work(conn)
+                await _commit(conn)
+                return result
+
+        return await self._try(attempt, alone=self._is_sqlite)
+
+    async def _try(self, attempt: Callable[[], Awaitable[_T]], *, alone: bool) -> _T:
+        give_up_at = asyncio.get_running_loop().time() + _RETRY_FOR_S
+        async with AsyncExitStack() as stack:
+            if alone:
+                await stack.enter_async_context(self._writers)
+            for retry in range(_RETRIES + 1):
+                try:
+                    return await attempt()
+                except DRIVER_ERRORS as error:
+                    fault = classify(error)
+                    late = asyncio.get_running_loop().time() > give_up_at
+                    if retry == _RETRIES or late or not _may_repeat(fault):
+                        raise await self._explained(error, fault) from error
+                await asyncio.sleep(random.uniform(0, _FIRST_PAUSE_S * 2**retry))  # noqa: S311  (jitter)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    async def _explained(self, error: DriverError, fault: Fault) -> StoreError:
+        shown, code = self._engine.url.render_as_string(hide_password=True), code_of(error)
+        if fault is Fault.SCHEMA:
+            async with self._engine.connect() as conn:
+                await check_schema(conn)
+        if fault in (Fault.SCHEMA, Fault.REFUSED):
+            return StoreError(f"the database refused ({code}); nothing was stored: {shown}")
+        if fault is Fault.UNREACHABLE:
+            next_step = (
+                "check that its folder exists, may be written, and that it is an SQLite file"
+                if self._is_sqlite
+                else "check that it runs, and the host, user, password and database of the URL"
+            )
+            return StoreUnavailableError(
+                f"the database can't be reached ({code}); {next_step}: {shown}"
+            )
+        return StoreUnavailableError(
+            f"the database was too busy or went away ({code}); nothing was stored, try again "
+            f"later: {shown}"
+        )
+
+
+def _may_repeat(fault: Fault) -> bool:
+    return fault in (Fault.TRY_AGAIN, Fault.DISCONNECTED)
+
+
+async def _begin_immediate(conn: AsyncConnection) -> None:
+    """Begin with the write lock, whatever the engine's owner arranged.
+
+    Python's driver would begin a deferred transaction, and two of those can lose an update. Hooks
+    of a foreign engine may have begun one already.
+    """
+    await conn.begin()
+    driver = (await conn.get_raw_connection()).driver_connection
+    if driver is not None and driver.in_transaction:
+        await conn.exec_driver_sql("ROLLBACK")
+    await conn.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _commit(conn: AsyncConnection) -> None:
+    try:
+        await conn.commit()
+    except DRIVER_ERRORS as error:
+        if classify(error) in (Fault.DISCONNECTED, Fault.UNREACHABLE):
+            raise OutcomeUnknownError(
+                f"the connection broke while committing ({code_of(error)}): read what is stored "
+                "before you try again"
+            ) from error
+        raise

@@ -1,0 +1,52 @@
+"""Engines of our own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import AsyncAdaptedQueuePool, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from agno_sql.store.url import normalize_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+_BUSY_TIMEOUT_S: Final = 30.0
+# NORMAL may lose the last commits in a power cut; with FULL, acknowledged means on disk.
+_PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+
+
+def open_engine(url: str | URL) -> AsyncEngine:
+    """Return an engine for *url*; the caller disposes it.
+
+    Raises:
+        InvalidDatabaseURLError: Not a URL of a supported database.
+    """
+    parsed = normalize_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_async_engine(parsed)
+    in_memory = parsed.database in (None, "", ":memory:")
+    engine = create_async_engine(
+        parsed,
+        connect_args={"timeout": _BUSY_TIMEOUT_S},
+        # Every connection to :memory: is a database of its own, so there must be just one.
+        **(
+            {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
+            if in_memory
+            else {}
+        ),
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+    # The driver's own BEGIN would come late and deferred; Database begins the transactions.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in _PRAGMAS:
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

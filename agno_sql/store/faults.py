@@ -1,0 +1,87 @@
+"""What a driver's error means. By SQLSTATE or SQLite code, never by its text; only here."""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import Enum, auto
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+
+class Fault(Enum):
+    """How a database call failed, by what may be done next."""
+
+    TRY_AGAIN = auto()
+    """The transaction was rolled back for a passing reason."""
+
+    DISCONNECTED = auto()
+    """The connection is gone: before COMMIT nothing was stored, at COMMIT it is unknown."""
+
+    UNREACHABLE = auto()
+    """No connection could be made or had, or none may be."""
+
+    SCHEMA = auto()
+    """A table or column is missing, or it may be that."""
+
+    REFUSED = auto()
+    """The database understood and refused."""
+
+
+_SQLSTATE: Final = {
+    "40001": Fault.TRY_AGAIN,  # serialization_failure
+    "40P01": Fault.TRY_AGAIN,  # deadlock_detected
+    "55P03": Fault.TRY_AGAIN,  # lock_not_available
+    "57P01": Fault.DISCONNECTED,  # admin_shutdown
+    "57P02": Fault.DISCONNECTED,  # crash_shutdown
+    "57P03": Fault.DISCONNECTED,  # cannot_connect_now: the server is starting
+    "53300": Fault.UNREACHABLE,  # too_many_connections
+    "3D000": Fault.UNREACHABLE,  # invalid_catalog_name: no such database
+    "28P01": Fault.UNREACHABLE,  # invalid_password
+    "28000": Fault.UNREACHABLE,  # invalid_authorization_specification
+    "42P01": Fault.SCHEMA,  # undefined_table
+    "42703": Fault.SCHEMA,  # undefined_column
+}
+_SQLITE: Final = {
+    sqlite3.SQLITE_BUSY: Fault.TRY_AGAIN,
+    sqlite3.SQLITE_LOCKED: Fault.TRY_AGAIN,
+    sqlite3.SQLITE_CANTOPEN: Fault.UNREACHABLE,
+    sqlite3.SQLITE_NOTADB: Fault.UNREACHABLE,
+    sqlite3.SQLITE_IOERR: Fault.DISCONNECTED,
+    sqlite3.SQLITE_ERROR: Fault.SCHEMA,  # SQLite has no code of its own for "no such table"
+}
+DriverError = DBAPIError | PoolTimeoutError | OSError | sqlite3.Error
+DRIVER_ERRORS: Final = (DBAPIError, PoolTimeoutError, OSError, sqlite3.Error)
+"""OSError: asyncpg's refused connections and time-outs are not wrapped; nor is what a connect hook
+of an SQLite engine raises."""
+
+
+def classify(error: DriverError) -> Fault:
+    """Return what *error* means."""
+    if isinstance(error, (PoolTimeoutError, OSError)):
+        return Fault.UNREACHABLE
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        code = getattr(cause, "sqlite_errorcode", None)  # absent where Python itself objects
+        return Fault.REFUSED if code is None else _SQLITE.get(code & 0xFF, Fault.REFUSED)
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    if getattr(error, "connection_invalidated", False) or sqlstate.startswith("08"):
+        return Fault.DISCONNECTED
+    if sqlstate == "0A000" and _plan_went_stale(cause):
+        return Fault.TRY_AGAIN
+    return _SQLSTATE.get(sqlstate, Fault.REFUSED)
+
+
+def code_of(error: DriverError) -> str:
+    """Return the database's or the system's word for *error*, without values and secrets."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    named = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
+    return str(named or type(cause).__name__)
+
+
+def _plan_went_stale(cause: BaseException | None) -> bool:
+    """Tell whether DDL of another session made a cached plan stale: prepared anew next time."""
+    from asyncpg import InvalidCachedStatementError  # noqa: PLC0415  (no use on SQLite)
+
+    return isinstance(getattr(cause, "__cause__", None), InvalidCachedStatementError)

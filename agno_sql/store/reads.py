@@ -1,0 +1,64 @@
+"""Reading a conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, Select, select, union_all
+
+from agno_sql.store.rows import row_message
+from agno_sql.store.tables import conversations, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy import Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from agno_sql.message import Message
+
+_COLUMNS: Final = [column for column in messages.c if column.name not in ("user_id", "session_id")]
+
+
+async def newest_messages(
+    conn: AsyncConnection, key: tuple[str, str], *, limit: int | None, before: int | None
+) -> list[Message]:
+    """Return the newest *limit* messages with a seq below *before*, oldest first."""
+    rows = await conn.execute(_newest(_range(key, before), limit))
+    return _oldest_first(rows, key)
+
+
+async def window_messages(
+    conn: AsyncConnection, key: tuple[str, str], *, limit: int, before: int | None
+) -> list[Message]:
+    """Return all system messages and the newest *limit* others below *before*, oldest first."""
+    where = _range(key, before)
+    others = _newest([*where, messages.c.role != "system"], limit).subquery()
+    rows = await conn.execute(
+        union_all(select(*_COLUMNS).where(*where, messages.c.role == "system"), select(*others.c))
+    )
+    return _oldest_first(rows, key)
+
+
+async def message_count(conn: AsyncConnection, key: tuple[str, str]) -> int:
+    """Return how many messages the conversation holds."""
+    count = await conn.scalar(
+        select(conversations.c.message_count).where(
+            conversations.c.user_id == key[0], conversations.c.session_id == key[1]
+        )
+    )
+    return count or 0
+
+
+def _newest(where: list[ColumnElement[bool]], limit: int | None) -> Select[Any]:
+    return select(*_COLUMNS).where(*where).order_by(messages.c.seq.desc()).limit(limit)
+
+
+def _range(key: tuple[str, str], before: int | None) -> list[ColumnElement[bool]]:
+    where = [messages.c.user_id == key[0], messages.c.session_id == key[1]]
+    return where if before is None else [*where, messages.c.seq < before]
+
+
+def _oldest_first(rows: Iterable[Row[Any]], key: tuple[str, str]) -> list[Message]:
+    ordered = sorted(rows, key=lambda row: row.seq)
+    return [row_message(row, *key) for row in ordered]

@@ -1,0 +1,35 @@
+r"""Text that survives every database.
+
+PostgreSQL refuses NUL in text, no encoding knows lone surrogates, and models and tools produce
+both. Such a character is stored as U+0010 (DATA LINK ESCAPE) and its code in four hexadecimal
+digits, ``"a\x00b"`` as ``"a\x100000b"``, and U+0010 itself likewise, so that every string reads
+back identical. All other text is stored as it is and stays readable and searchable by SQL.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_ESCAPE: Final = "\x10"
+_UNSTORABLE: Final = re.compile("[\x00\x10\ud800-\udfff]")
+_ESCAPED: Final = re.compile("\x10([0-9a-f]{4})")
+
+
+def encode(text: str) -> str:
+    """Return *text* in the form every database can store."""
+    return _UNSTORABLE.sub(lambda found: f"{_ESCAPE}{ord(found[0]):04x}", text)
+
+
+def decode(stored: str) -> str:
+    """Return the text that *stored* was encoded from.
+
+    Raises:
+        ValueError: *stored* holds an escape that ``encode`` never writes.
+    """
+    if _ESCAPE not in stored:
+        return stored
+    text, count = _ESCAPED.subn(lambda found: chr(int(found[1], 16)), stored)
+    if count != stored.count(_ESCAPE):
+        raise ValueError("broken escape")
+    return text

@@ -1,0 +1,40 @@
+"""Column types that behave the same on every database."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import JSON, DateTime, String, TypeDecorator
+from sqlalchemy.dialects.postgresql import JSONB
+
+from agno_sql.ids import MAX_ID_CHARACTERS
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+# SQLite compares code points already; without "C" PostgreSQL would order ids by a language's rules.
+Id: Final = String(MAX_ID_CHARACTERS).with_variant(
+    String(MAX_ID_CHARACTERS, collation="C"), "postgresql"
+)
+
+Json: Final = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware time in UTC: timestamptz on PostgreSQL, ISO text of UTC on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Hand over UTC; SQLite's driver would drop an offset without a word."""
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC whatever the session's time zone is."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value.astimezone(UTC)
