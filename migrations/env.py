@@ -40,6 +40,11 @@ def _url() -> str:
     return context.get_x_argument(as_dictionary=True).get("url") or database_url()
 
 
+def _in_transaction(connection: Connection) -> bool:
+    driver = connection.connection.driver_connection
+    return driver is not None and bool(driver.in_transaction)
+
+
 def _run(connection: Connection) -> None:
     context.configure(connection=connection, **_OPTIONS)
     with context.begin_transaction():
@@ -47,7 +52,7 @@ def _run(connection: Connection) -> None:
         # the others find it done.
         if connection.dialect.name != "sqlite":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-        elif not connection.connection.driver_connection.in_transaction:
+        elif not _in_transaction(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         context.run_migrations()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agno_sql.message import ToolCall, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from agno_sql.message import Message
 
@@ -48,10 +48,11 @@ class ChatModel(Protocol):
 
     def stream(
         self, messages: Sequence[Message], tools: Sequence[ToolSpec]
-    ) -> AsyncIterator[str | ModelReply]:
+    ) -> AsyncGenerator[str | ModelReply, None]:
         """Yield pieces of the answer's text as they arrive, and last the whole ModelReply.
 
         The pieces joined are the reply's content. A stream that ends without a ModelReply did not
-        end well, and an implementation raises StreamCutError instead.
+        end well, and an implementation raises StreamCutError instead. Closing it early releases
+        the connection.
         """
         ...

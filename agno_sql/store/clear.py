@@ -45,7 +45,7 @@ async def clear_all(conn: AsyncConnection) -> None:
 
 async def delete_conversations(
     conn: AsyncConnection, where: ColumnElement[bool]
-) -> Sequence[Row[Any]]:
+) -> Sequence[Row[Any, Any]]:
     """Delete the conversations that match *where*; return user_id and message_count of each.
 
     The messages go by the foreign key's cascade, in the same statement: a conversation that

@@ -1,0 +1,219 @@
+"""The agent: one instance serves any number of users."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from agno_sql.agent.events import RunCompleted, RunFailed
+from agno_sql.agent.run import Run
+from agno_sql.agent.tools import collect_tools
+from agno_sql.errors import AgnoSQLError, InvalidOptionError
+from agno_sql.ids import (
+    DEFAULT_SESSION,
+    named_user_id,
+    shown,
+    valid_run_id,
+    valid_session_id,
+    valid_user_id,
+)
+from agno_sql.memory.limits import at_least
+from agno_sql.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterable
+
+    from agno_sql.agent.context import HookInput
+    from agno_sql.agent.events import RunEvent
+    from agno_sql.agent.output import RunOutput
+    from agno_sql.agent.tools import Tool, Toolkit
+    from agno_sql.memory.protocol import Memory
+    from agno_sql.models.chat_model import ChatModel
+
+    Hook = Callable[[HookInput], object]
+
+
+@dataclass(frozen=True, slots=True, init=False, eq=False)
+class Agent:
+    """A model with a memory, instructions and tools, for any number of users.
+
+    Immutable and safe to share between any number of tasks: each call names its user, and nothing
+    of a call is kept here.
+
+    Args:
+        name: What the agent is called.
+        model: The language model.
+        memory: Where the conversations are kept.
+        instructions: Put in front of every model call for every user, never stored.
+        tools: Functions, tools and toolkits that the model may call.
+        id: What identifies the agent over restarts; its name where not given.
+        max_loops: How many times a run may call the model, at least 1.
+        user_id: Whom a call that names no user is for; ``None`` is the user ``"default"``.
+        pre_hooks: Called with a HookInput before anything is stored; one that raises (an
+            InputRejectedError, say) ends the run.
+        post_hooks: Called with the answer before it is stored; one that raises (an
+            OutputRejectedError, say) ends the run without storing it.
+        history_limit: How many of the stored messages the model is shown, at least 1; ``None``
+            shows all that are kept. Stored system messages are always shown.
+
+    Raises:
+        InvalidToolError: Two tools have the same name, or one can't be offered to a model.
+        InvalidUserIdError, InvalidOptionError: Another argument is out of its bounds.
+    """
+
+    name: str
+    model: ChatModel
+    memory: Memory
+    instructions: str
+    tools: tuple[Tool, ...]
+    id: str
+    max_loops: int
+    user_id: str | None
+    pre_hooks: tuple[Hook, ...]
+    post_hooks: tuple[Hook, ...]
+    history_limit: int | None
+
+    def __init__(  # noqa: PLR0913  (an agent has that many parts, all by keyword)
+        self,
+        *,
+        name: str,
+        model: ChatModel,
+        memory: Memory,
+        instructions: str = "",
+        tools: Iterable[Tool | Toolkit | Callable[..., Any]] = (),
+        id: str | None = None,  # noqa: A002  (what others call it too)
+        max_loops: int = 10,
+        user_id: str | None = None,
+        pre_hooks: Iterable[Hook] = (),
+        post_hooks: Iterable[Hook] = (),
+        history_limit: int | None = None,
+    ) -> None:
+        parts = {
+            "name": name,
+            "model": model,
+            "memory": memory,
+            "instructions": instructions,
+            "tools": collect_tools(tools),
+            "id": name if id is None else id,
+            "max_loops": at_least(1, max_loops, "max_loops"),
+            "user_id": None if user_id is None else named_user_id(user_id),
+            "pre_hooks": tuple(pre_hooks),
+            "post_hooks": tuple(post_hooks),
+            "history_limit": (
+                None if history_limit is None else at_least(1, history_limit, "history_limit")
+            ),
+        }
+        for field, value in parts.items():
+            object.__setattr__(self, field, value)
+
+    async def run(
+        self,
+        input: str,  # noqa: A002  (the word every agent library uses)
+        user_id: str | None = None,
+        *,
+        session_id: str = DEFAULT_SESSION,
+        run_id: str | None = None,
+        timeout: timedelta | None = None,  # noqa: ASYNC109  (it also names the error)
+    ) -> RunOutput:
+        """Answer the user's *input* and store both.
+
+        The user's message is stored first; a run that fails or is cancelled later leaves a
+        conversation that a provider still accepts. A tool call is stored together with its
+        results, the answer after the post hooks.
+
+        Args:
+            input: The user's message.
+            user_id: The tenant; ``None`` is the agent's own ``user_id``, else ``"default"``.
+            session_id: The user's conversation.
+            run_id: A name for the run, 1 to 128 visible ASCII characters, stored with each of its
+                messages; generated where not given.
+            timeout: How long the whole run may take.
+
+        Raises:
+            InvalidUserIdError, InvalidSessionIdError, InvalidRunIdError, InvalidMessageError,
+                InvalidOptionError: An argument breaks its rules; nothing was stored.
+            RejectedError: A hook rejected the input or the answer.
+            ModelError: The provider refused or failed; tells whether trying again may help.
+            MaxLoopsError: The model kept calling tools; carries the partial output.
+            RunTimeoutError: The run took longer than *timeout*.
+            StoreError: The database refused or could not be reached.
+        """
+        run = self._new_run(input, user_id, session_id, run_id, timeout)
+        return await run.execute()
+
+    def stream(
+        self,
+        input: str,  # noqa: A002  (as in run)
+        user_id: str | None = None,
+        *,
+        session_id: str = DEFAULT_SESSION,
+        run_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> AsyncGenerator[RunEvent, None]:
+        """Answer as ``run`` does, and tell what happens as it happens.
+
+        The last event is RunCompleted, or RunFailed with the error that ``run`` would raise;
+        only arguments that break their rules raise at once. Text deltas come before post hooks
+        judge the answer. Closing the generator, or cancelling the task that reads it, cancels the
+        run; a slow reader does not slow it down.
+        """
+        run = self._new_run(input, user_id, session_id, run_id, timeout)
+        return _events(run)
+
+    async def clear_memory(
+        self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
+    ) -> None:
+        """Delete the messages of one of the user's conversations."""
+        await self.memory.clear(self._user(user_id), session_id=session_id)
+
+    def _user(self, user_id: str | None) -> str:
+        return valid_user_id(self.user_id if user_id is None else user_id)
+
+    def _new_run(
+        self,
+        text: str,
+        user_id: str | None,
+        session_id: str,
+        run_id: str | None,
+        timeout: timedelta | None,
+    ) -> Run:
+        if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
+            raise InvalidOptionError(
+                f"timeout must be a timedelta of more than zero, got {shown(timeout)}"
+            )
+        run_id = uuid4().hex if run_id is None else valid_run_id(run_id)
+        return Run(
+            agent=self,
+            user_id=self._user(user_id),
+            session_id=valid_session_id(session_id),
+            run_id=run_id,
+            input=Message(role="user", content=text, run_id=run_id),
+            timeout=timeout,
+        )
+
+
+async def _events(run: Run) -> AsyncGenerator[RunEvent, None]:
+    # The run is a task of its own: its time limit and its cancellation then have nothing to do
+    # with when and where the reader asks for the next event.
+    events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
+    run.emit = events.put_nowait
+
+    async def work() -> None:
+        try:
+            events.put_nowait(RunCompleted(await run.execute()))
+        except AgnoSQLError as error:
+            events.put_nowait(RunFailed(error))
+        finally:
+            events.put_nowait(None)
+
+    task = asyncio.create_task(work())
+    try:
+        while (event := await events.get()) is not None:
+            yield event
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
