@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     Hook = Callable[[HookInput], object]
 
 
-@dataclass(frozen=True, slots=True, init=False, eq=False)
+@dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
 class Agent:
     """A model with a memory, instructions and tools, for any number of users.
 
@@ -108,6 +108,9 @@ class Agent:
         }
         for field, value in parts.items():
             object.__setattr__(self, field, value)
+
+    def __repr__(self) -> str:
+        return f"Agent(name={self.name!r}, id={self.id!r}, model={self.model.name!r})"
 
     async def run(
         self,

@@ -137,7 +137,7 @@ def _as_tool(given: Tool | Callable[..., Any]) -> Tool:
 def _make(function: Callable[..., Any], name: str | None, *, idempotent: bool) -> Tool:
     if not callable(function) or isinstance(function, type):
         raise InvalidToolError(f"a tool must be a function, got {shown(function)}")
-    name = name or getattr(function, "__name__", type(function).__name__)
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     if not _NAME.fullmatch(name):
         raise InvalidToolError(
             f"a tool's name must be 1 to 64 of a-z, A-Z, 0-9, _ and -, got {shown(name)}; "

@@ -8,15 +8,22 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from sqlalchemy import StaticPool
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from agno_sql.errors import OutcomeUnknownError, StoreError, StoreUnavailableError
+from agno_sql.errors import (
+    InvalidOptionError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreUnavailableError,
+)
+from agno_sql.ids import shown
 from agno_sql.store.faults import DRIVER_ERRORS, DriverError, Fault, classify, code_of
 from agno_sql.store.schema import check_schema
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
 _T = TypeVar("_T")
 
@@ -39,6 +46,10 @@ class Database:
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        if not isinstance(engine, AsyncEngine):
+            raise InvalidOptionError(
+                f"engine must be an AsyncEngine, made by create_async_engine, got {shown(engine)}"
+            )
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
         self._one_connection = isinstance(engine.pool, StaticPool)
@@ -84,12 +95,12 @@ class Database:
         raise AssertionError("unreachable")  # pragma: no cover
 
     async def _explained(self, error: DriverError, fault: Fault) -> StoreError:
-        shown, code = self._engine.url.render_as_string(hide_password=True), code_of(error)
+        where, code = self._engine.url.render_as_string(hide_password=True), code_of(error)
         if fault is Fault.SCHEMA:
             async with self._engine.connect() as conn:
                 await check_schema(conn)
         if fault in (Fault.SCHEMA, Fault.REFUSED):
-            return StoreError(f"the database refused ({code}); nothing was stored: {shown}")
+            return StoreError(f"the database refused ({code}); nothing was stored: {where}")
         if fault is Fault.UNREACHABLE:
             next_step = (
                 "check that its folder exists, may be written, and that it is an SQLite file"
@@ -97,11 +108,11 @@ class Database:
                 else "check that it runs, and the host, user, password and database of the URL"
             )
             return StoreUnavailableError(
-                f"the database can't be reached ({code}); {next_step}: {shown}"
+                f"the database can't be reached ({code}); {next_step}: {where}"
             )
         return StoreUnavailableError(
             f"the database was too busy or went away ({code}); nothing was stored, try again "
-            f"later: {shown}"
+            f"later: {where}"
         )
 
 

@@ -6,6 +6,7 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -65,11 +66,11 @@ def classify(error: DriverError) -> Fault:
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", None)  # absent where Python itself objects
         return Fault.REFUSED if code is None else _SQLITE.get(code & 0xFF, Fault.REFUSED)
+    if _plan_went_stale(cause):
+        return Fault.TRY_AGAIN
     sqlstate = getattr(cause, "sqlstate", None) or ""
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith("08"):
         return Fault.DISCONNECTED
-    if sqlstate == "0A000" and _plan_went_stale(cause):
-        return Fault.TRY_AGAIN
     return _SQLSTATE.get(sqlstate, Fault.REFUSED)
 
 
@@ -82,6 +83,4 @@ def code_of(error: DriverError) -> str:
 
 def _plan_went_stale(cause: BaseException | None) -> bool:
     """Tell whether DDL of another session made a cached plan stale: prepared anew next time."""
-    from asyncpg import InvalidCachedStatementError  # noqa: PLC0415  (no use on SQLite)
-
-    return isinstance(getattr(cause, "__cause__", None), InvalidCachedStatementError)
+    return isinstance(cause, AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
 from agno_sql.exchange import has_call, newest_exchange
-from agno_sql.store.rows import decode_tool_calls
+from agno_sql.store.rows import row_tool_calls
 from agno_sql.store.tables import conversations, messages
+from agno_sql.store.types import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,12 +94,12 @@ async def _protected_seq(
     if start is not None:
         return last.seq - (len(newest) - 1 - start)
     calls = await conn.execute(
-        select(messages.c.seq, messages.c.tool_calls)
+        select(messages.c.seq, as_stored(messages.c.tool_calls))
         .where(_of(key), messages.c.seq < last.seq, messages.c.tool_calls.is_not(None))
         .order_by(messages.c.seq.desc())
     )
     for row in calls:
-        if has_call(decode_tool_calls(row.tool_calls), last.tool_call_id):
+        if has_call(row_tool_calls(row, key), last.tool_call_id):
             return int(row.seq)
     return last.seq
 

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Select, select, union_all
 
 from agno_sql.store.rows import row_message
 from agno_sql.store.tables import conversations, messages
+from agno_sql.store.types import as_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
     from agno_sql.message import Message
 
-_COLUMNS: Final = [column for column in messages.c if column.name not in ("user_id", "session_id")]
+_COLUMNS: Final = [
+    as_stored(column) for column in messages.c if column.name not in ("user_id", "session_id")
+]
 
 
 async def newest_messages(
@@ -50,7 +53,7 @@ async def message_count(conn: AsyncConnection, key: tuple[str, str]) -> int:
     return count or 0
 
 
-def _newest(where: list[ColumnElement[bool]], limit: int | None) -> Select[Any]:
+def _newest(where: list[ColumnElement[bool]], limit: int | None) -> Select[*tuple[Any, ...]]:
     return select(*_COLUMNS).where(*where).order_by(messages.c.seq.desc()).limit(limit)
 
 
@@ -59,6 +62,6 @@ def _range(key: tuple[str, str], before: int | None) -> list[ColumnElement[bool]
     return where if before is None else [*where, messages.c.seq < before]
 
 
-def _oldest_first(rows: Iterable[Row[Any]], key: tuple[str, str]) -> list[Message]:
+def _oldest_first(rows: Iterable[Row[*tuple[Any, ...]]], key: tuple[str, str]) -> list[Message]:
     ordered = sorted(rows, key=lambda row: row.seq)
-    return [row_message(row, *key) for row in ordered]
+    return [row_message(row, key) for row in ordered]

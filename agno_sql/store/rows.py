@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from agno_sql.errors import CorruptRecordError, InvalidMessageError
+from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
 from agno_sql.message import Message, ToolCall
 from agno_sql.store.text import decode, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Row
 
 
@@ -30,33 +35,56 @@ def message_row(message: Message) -> dict[str, Any]:
     }
 
 
-def row_message(row: Row[Any], user_id: str, session_id: str) -> Message:
-    """Return the message that *row* holds.
+def row_message(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> Message:
+    """Return the message of conversation *key* that *row* holds, as the driver handed it over.
 
     Raises:
-        CorruptRecordError: The row was not written by this library; names its key.
+        CorruptRecordError: The row was not written by this library; names it.
     """
-    try:
+    with _naming(row.seq, key):
         return Message(
             role=row.role,
             content=decode(row.content),
-            created_at=row.created_at,
+            created_at=_aware(row.created_at),
             name=None if row.name is None else decode(row.name),
             tool_call_id=None if row.tool_call_id is None else decode(row.tool_call_id),
-            tool_calls=decode_tool_calls(row.tool_calls),
+            tool_calls=_tool_calls(row.tool_calls),
             run_id=row.run_id,
             seq=row.seq,
         )
-    except (InvalidMessageError, ValueError, TypeError, KeyError) as error:
+
+
+def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[ToolCall, ...]:
+    """Return the tool calls that *row*, with seq and tool_calls as stored, holds.
+
+    Raises:
+        CorruptRecordError: As in row_message.
+    """
+    with _naming(row.seq, key):
+        return _tool_calls(row.tool_calls)
+
+
+@contextmanager
+def _naming(seq: int, key: tuple[str, str]) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        user_id, session_id = key
         raise CorruptRecordError(
-            f"message {row.seq} of user {shown(user_id)}, session {shown(session_id)} "
+            f"message {seq} of user {shown(user_id)}, session {shown(session_id)} "
             f"can't be decoded: {error}"
         ) from error
 
 
-def decode_tool_calls(stored: list[dict[str, str]] | None) -> tuple[ToolCall, ...]:
-    """Return the tool calls of an assistant's message."""
+def _aware(stored: datetime | str) -> datetime:
+    if isinstance(stored, str):
+        return datetime.fromisoformat(stored).replace(tzinfo=UTC)
+    return stored
+
+
+def _tool_calls(stored: str | list[dict[str, str]] | None) -> tuple[ToolCall, ...]:
+    calls = json.loads(stored) if isinstance(stored, str) else stored
     return tuple(
         ToolCall(decode(call["id"]), decode(call["name"]), decode(call["arguments"]))
-        for call in stored or ()
+        for call in calls or ()
     )

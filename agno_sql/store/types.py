@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import JSON, DateTime, String, TypeDecorator
+from sqlalchemy import JSON, DateTime, String, TypeDecorator, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import NullType
 
 from agno_sql.ids import MAX_ID_CHARACTERS
 
 if TYPE_CHECKING:
-    from sqlalchemy import Dialect
+    from sqlalchemy import ColumnElement, Dialect, Label
 
 # SQLite compares code points already; without "C" PostgreSQL would order ids by a language's rules.
 Id: Final = String(MAX_ID_CHARACTERS).with_variant(
@@ -19,6 +20,14 @@ Id: Final = String(MAX_ID_CHARACTERS).with_variant(
 )
 
 Json: Final = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def as_stored(column: ColumnElement[Any]) -> Label[Any]:
+    """Return *column* as the driver hands it over.
+
+    What can't be decoded is then found where the key of its row is known.
+    """
+    return type_coerce(column, NullType()).label(column.key)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
