@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from agno_sql.errors import StoreUnavailableError
 from agno_sql.store.url import normalize_url
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ def open_engine(url: str | URL) -> AsyncEngine:
 
     Raises:
         InvalidDatabaseURLError: Not a URL of a supported database.
+        StoreUnavailableError: The folder of an SQLite file does not exist.
     """
     parsed = normalize_url(url)
     if parsed.get_backend_name() != "sqlite":
         return create_async_engine(parsed)
     in_memory = parsed.database in (None, "", ":memory:")
+    if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
+        raise StoreUnavailableError(f"the folder {folder} does not exist; make it first: {parsed}")
     engine = create_async_engine(
         parsed,
         connect_args={"timeout": _BUSY_TIMEOUT_S},
@@ -46,7 +51,11 @@ def open_engine(url: str | URL) -> AsyncEngine:
 def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # The driver's own BEGIN would come late and deferred; Database begins the transactions.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in _PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in _PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        connection.close()  # the pool forgets a connection whose hook failed, and its thread
+        raise

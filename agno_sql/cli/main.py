@@ -1,0 +1,216 @@
+"""The command line: what each command takes. What it does stands in a module of its own.
+
+Those modules are loaded by the command that needs them, so that ``--help`` answers at once.
+"""
+# ruff: noqa: PLC0415  (as just said)
+
+from __future__ import annotations
+
+import io
+import sys
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from agno_sql.cli.durations import parse_duration
+from agno_sql.cli.text import PROGRAM
+from agno_sql.errors import AgnoSQLError
+from agno_sql.ids import DEFAULT_SESSION
+from agno_sql.settings import DEFAULT_DATABASE_URL
+
+_DEMO_DATABASE = "sqlite:///agno_sql_demo.db"
+_FAILED = 1
+
+_AnyDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL",
+        help="Such as sqlite:///chat.db or postgresql://user:password@host/name. Else "
+        f"AGNO_SQL_DATABASE_URL, DATABASE_URL, or {DEFAULT_DATABASE_URL}.",
+        show_default=False,
+    ),
+]
+_DemoDatabase = Annotated[str, typer.Option("--database", metavar="URL", help="Where to store it.")]
+_Session = Annotated[
+    str, typer.Option("--session", metavar="ID", help="Which of the user's conversations.")
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print a JSON array.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+_Duration = typer.Option(
+    "--inactive",
+    metavar="DURATION",
+    parser=parse_duration,
+    help="Only users without activity for so long: 30d, 12h, 45m, 90s or 2w.",
+    show_default=False,
+)
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Durable, multi-tenant conversations of AI agents, kept in your own SQL database.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+db = typer.Typer(help="The tables and their version.", no_args_is_help=True)
+app.add_typer(db, name="db")
+
+
+def main() -> None:
+    """Run the command line. Exits with 1 for an error, 2 for misuse, 130 for Ctrl-C."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        app(prog_name=PROGRAM)
+    except AgnoSQLError as error:
+        from agno_sql.cli.console import say_error
+
+        say_error(error)
+        sys.exit(_FAILED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def demo(database: _DemoDatabase = _DEMO_DATABASE) -> None:
+    """See it work: two users, two processes, one database."""
+    from agno_sql.cli.demo import demo
+
+    demo(database)
+
+
+@app.command()
+def chat(
+    user: Annotated[str, typer.Option("--user", metavar="ID", help="Who is talking.")],
+    session: _Session = DEFAULT_SESSION,
+    database: _AnyDatabase = None,
+) -> None:
+    """Talk to an agent that remembers; lines from a pipe are answered one by one."""
+    from agno_sql.cli.chat import chat
+    from agno_sql.cli.database import url_or_default
+
+    chat(user, session=session, url=url_or_default(database))
+
+
+@app.command()
+def history(
+    user: Annotated[str, typer.Argument(metavar="USER", help="Whose conversation.")],
+    *,
+    session: _Session = DEFAULT_SESSION,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="Only the newest N.", show_default=False),
+    ] = None,
+    as_json: _Json = False,
+    database: _AnyDatabase = None,
+) -> None:
+    """Print a conversation."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.history import history
+
+    history(user, session=session, limit=limit, as_json=as_json, url=url_or_default(database))
+
+
+@app.command()
+def users(
+    *,
+    inactive: Annotated[timedelta | None, _Duration] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="At most N users.")
+    ] = 50,
+    as_json: _Json = False,
+    database: _AnyDatabase = None,
+) -> None:
+    """List the users, longest idle first."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.users import users
+
+    idle_for = inactive or timedelta(0)
+    users(idle_for=idle_for, limit=limit, as_json=as_json, url=url_or_default(database))
+
+
+@app.command()
+def cleanup(
+    *,
+    inactive: Annotated[timedelta, _Duration],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show how many would be deleted.")
+    ] = False,
+    yes: _Yes = False,
+    database: _AnyDatabase = None,
+) -> None:
+    """Delete the users who have been inactive for long, with all their messages."""
+    from agno_sql.cli.cleanup import cleanup
+    from agno_sql.cli.database import url_or_default
+
+    cleanup(inactive, dry_run=dry_run, yes=yes, url=url_or_default(database))
+
+
+@db.command()
+def upgrade(
+    revision: Annotated[
+        str, typer.Argument(metavar="[REVISION]", help="Where to go; head is the newest.")
+    ] = "head",
+    database: _AnyDatabase = None,
+) -> None:
+    """Make the tables, or bring them up to a newer revision."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.db import upgrade
+
+    upgrade(revision, url=url_or_default(database))
+
+
+@db.command()
+def downgrade(
+    revision: Annotated[
+        str, typer.Argument(metavar="REVISION", help="Where to go; base removes the tables.")
+    ],
+    *,
+    yes: _Yes = False,
+    database: _AnyDatabase = None,
+) -> None:
+    """Bring the tables back to an older revision. Rows may be lost."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.db import downgrade
+
+    downgrade(revision, yes=yes, url=url_or_default(database))
+
+
+@db.command()
+def current(database: _AnyDatabase = None) -> None:
+    """Print the revision of the tables."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.db import current
+
+    current(url=url_or_default(database))
+
+
+@db.command()
+def check(database: _AnyDatabase = None) -> None:
+    """Tell whether the tables are just as this version needs them."""
+    from agno_sql.cli.database import url_or_default
+    from agno_sql.cli.db import check
+
+    check(url=url_or_default(database))

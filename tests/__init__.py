@@ -1,0 +1,1 @@
+"""Tests of agno_sql."""

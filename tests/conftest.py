@@ -1,0 +1,72 @@
+"""Databases for the tests, and a guard that watches what reaches them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.postgres import Databases, databases
+from tests.support.tenant_guard import TenantGuard, guarded_engines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytest.register_assert_rewrite("agno_sql.testing.memory_suite")
+
+
+@pytest.fixture(scope="session")
+def tenant_guard() -> Iterator[TenantGuard]:
+    with guarded_engines() as guard:
+        yield guard
+
+
+@pytest.fixture(autouse=True)
+def every_statement_pins_its_users(tenant_guard: TenantGuard) -> Iterator[None]:
+    yield
+    violations = tenant_guard.take()
+    assert not violations, "\n\n".join(violations)
+
+
+@pytest.fixture(scope="session")
+def postgres_18() -> Iterator[Databases]:
+    with databases(18) as maker:
+        yield maker
+
+
+@pytest.fixture(scope="session")
+def postgres_16() -> Iterator[Databases]:
+    with databases(16) as maker:
+        yield maker
+
+
+@pytest.fixture
+def postgres_url(postgres_18: Databases) -> Iterator[str]:
+    with postgres_18.fresh() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_18: Databases) -> Iterator[str]:
+    with postgres_18.fresh(migrated=False) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_16_url(postgres_16: Databases) -> Iterator[str]:
+    with postgres_16.fresh() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'agno_sql.db'}"
+
+
+@pytest.fixture(
+    params=[pytest.param("sqlite_url", id="sqlite"), pytest.param("postgres_url", id="postgres18")]
+)
+def database_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(request.param)
+    return url
