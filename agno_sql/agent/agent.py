@@ -158,8 +158,9 @@ class Agent:
     ) -> AsyncGenerator[RunEvent, None]:
         """Answer as ``run`` does, and tell what happens as it happens.
 
-        The last event is RunCompleted, or RunFailed with the error that ``run`` would raise;
-        only arguments that break their rules raise at once. Text deltas come before post hooks
+        The last event is RunCompleted, or RunFailed with the AgnoSQLError that ``run`` would raise.
+        Arguments that break their rules raise at once; an error of a hook's own is raised to the
+        reader. Text deltas come before post hooks
         judge the answer. Closing the generator, or cancelling the task that reads it, cancels the
         run; a slow reader does not slow it down.
         """

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_MOST_THREADS: Final = 128
+# Threads of our own: the loop's few also look up host names, for which nobody should have to wait
+# until a tool is done. One pool a loop, as a pool does not survive a fork; it goes with its loop.
+_pools: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor] = WeakKeyDictionary()
 
-async def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+
+async def call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Return what *function* returns.
 
     A plain function runs in a thread, with the caller's context variables: it can't block other
-    runs, and can't be interrupted by a cancellation either.
+    runs, and can't be interrupted by a cancellation either. At most 128 run at once.
     """
     if _is_async(function):
         return await function(*args, **kwargs)
-    result = await asyncio.to_thread(_call_plain, function, args, kwargs)
+    loop = asyncio.get_running_loop()
+    if loop not in _pools:
+        _pools[loop] = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="agno-sql-call")
+    work = partial(contextvars.copy_context().run, _call_plain, function, args, kwargs)
+    result = await loop.run_in_executor(_pools[loop], work)
     return await result if inspect.isawaitable(result) else result
 
 

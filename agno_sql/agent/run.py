@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from agno_sql.agent.context import HookInput, RunContext, idempotency_key
 from agno_sql.agent.events import RunEvent, TextDelta, ToolCalled, ToolReturned
 from agno_sql.agent.output import RunOutput
 from agno_sql.errors import MaxLoopsError, RunTimeoutError, StreamCutError
-from agno_sql.memory.window import read_window
+from agno_sql.memory.window import read_window, window
 from agno_sql.message import Message, ToolCall, Usage
 from agno_sql.models.chat_model import ModelReply
 
@@ -92,7 +92,7 @@ class Run:
     async def _ask(self) -> ModelReply:
         instructions = self.agent.instructions
         shown = [Message.system(instructions)] if instructions else []
-        shown += [*self.history, *self.stored]
+        shown += [*self.history, *window(self.stored)]
         specs = [tool.spec for tool in self.agent.tools]
         if self.emit is None:
             return await self.agent.model.reply(shown, specs)
@@ -143,7 +143,9 @@ class Run:
             if task is not None and task.cancelling():
                 raise
             return _told(error)  # the tool's own doing, not ours
-        except Exception as error:  # noqa: BLE001  (a tool may raise anything)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  (SystemExit too: a tool is not the process)
             return _told(error)
 
     async def _store(self, messages: list[Message]) -> None:
@@ -192,4 +194,7 @@ class Run:
 
 
 def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".rstrip(": ")
+    words = ""
+    with suppress(Exception):  # an exception's own __str__ may fail
+        words = str(error)
+    return f"{type(error).__name__}: {words}".rstrip(": ")

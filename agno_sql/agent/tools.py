@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import inspect
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, get_type_hints, overload
+from functools import partial
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    NoReturn,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
-from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import to_json
 
 from agno_sql.agent.calling import call
@@ -37,7 +50,7 @@ class Tool:
     function: Callable[..., Any]
     idempotent: bool = False
     arguments: type[BaseModel] = field(default=BaseModel, repr=False)
-    context_parameter: str | None = field(default=None, repr=False)
+    context_parameters: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def name(self) -> str:
@@ -66,11 +79,8 @@ class Tool:
             for name, info in type(checked).model_fields.items()
             if name in checked.model_fields_set
         }
-        if self.context_parameter is not None:
-            given[self.context_parameter] = context
-        result = await call(self.function, **given)
-        # What ran, ran: a result that is no JSON must not look like a failure.
-        return result if isinstance(result, str) else to_json(result, fallback=str).decode()
+        given |= dict.fromkeys(self.context_parameters, context)
+        return _as_text(await call(self.function, **given))
 
 
 class InvalidToolArgumentsError(ValueError):
@@ -137,40 +147,93 @@ def _as_tool(given: Tool | Callable[..., Any]) -> Tool:
 def _make(function: Callable[..., Any], name: str | None, *, idempotent: bool) -> Tool:
     if not callable(function) or isinstance(function, type):
         raise InvalidToolError(f"a tool must be a function, got {shown(function)}")
-    name = name or str(getattr(function, "__name__", type(function).__name__))
+    inner = _inner(function)
+    name = name or str(getattr(inner, "__name__", type(inner).__name__))
     if not _NAME.fullmatch(name):
         raise InvalidToolError(
             f"a tool's name must be 1 to 64 of a-z, A-Z, 0-9, _ and -, got {shown(name)}; "
             "name it: @tool(name=…)"
         )
     try:
-        arguments, context_parameter = _arguments(function)
+        arguments, context_parameters = _arguments(function, inner)
         schema = arguments.model_json_schema(by_alias=True)
-    except (NameError, TypeError, PydanticUserError, PydanticSchemaGenerationError) as error:
+    except Exception as error:  # annotations and pydantic fail in every way there is
         raise InvalidToolError(f"tool {name!r} has no usable signature: {error}") from error
     schema.pop("title", None)
-    spec = ToolSpec(name, inspect.getdoc(function) or "", schema)
-    return Tool(spec, function, idempotent, arguments, context_parameter)
+    spec = ToolSpec(name, inspect.getdoc(inner) or "", schema)
+    return Tool(spec, function, idempotent, arguments, context_parameters)
 
 
-def _arguments(function: Callable[..., Any]) -> tuple[type[BaseModel], str | None]:
-    """Return a model of the function's arguments, and the name of its RunContext parameter."""
-    target = function if inspect.isroutine(function) else type(function).__call__
+def _inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function that a partial is made of: it has the name, docstring and types."""
+    while isinstance(function, partial):
+        function = function.func
+    return function
+
+
+def _arguments(
+    function: Callable[..., Any], inner: Callable[..., Any]
+) -> tuple[type[BaseModel], tuple[str, ...]]:
+    """Return a model of the function's arguments, and the names of its RunContext parameters."""
+    target = inner if inspect.isroutine(inner) else type(inner).__call__
     hints = get_type_hints(target, include_extras=True)
     fields: dict[str, Any] = {}
-    context_parameter = None
+    context_parameters = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise TypeError(f"{parameter} can't be given by name")
         annotation = hints.get(parameter.name, Any)
-        if annotation is RunContext:
-            context_parameter = parameter.name
-            continue
-        default = ... if parameter.default is parameter.empty else parameter.default
-        # Under names of our own, as the model class has attributes that a parameter may be called.
-        fields[f"argument_{len(fields)}"] = (annotation, Field(default, alias=parameter.name))
+        if _is_context(annotation):
+            context_parameters.append(parameter.name)
+        else:
+            # Under names of our own: a model class has attributes that a parameter may be called.
+            fields[f"argument_{len(fields)}"] = (annotation, _field(parameter))
     model = create_model("Arguments", __config__=ConfigDict(extra="forbid"), **fields)
-    return model, context_parameter
+    return model, tuple(context_parameters)
+
+
+def _is_context(annotation: Any) -> bool:
+    """Tell whether a parameter is a RunContext, perhaps an optional or annotated one.
+
+    Raises:
+        TypeError: It holds one in another way, so that a model could make up whom it serves.
+    """
+    if annotation is RunContext:
+        return True
+    parts = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _is_context(parts[0])
+    if get_origin(annotation) in (Union, UnionType):
+        rest = [part for part in parts if part is not type(None)]
+        return any(map(_is_context, rest)) and (len(rest) == 1 or _refuse(annotation))
+    if any(map(_is_context, parts)):
+        _refuse(annotation)
+    return False
+
+
+def _refuse(annotation: Any) -> NoReturn:
+    raise TypeError(f"a RunContext must stand alone, not in {annotation}")
+
+
+def _field(parameter: inspect.Parameter) -> Any:
+    default = parameter.default
+    if default is parameter.empty:
+        return Field(alias=parameter.name)
+    if default is None or isinstance(default, str | int | float):
+        return Field(default, alias=parameter.name)
+    # Only says that the parameter may be left out: what was not given is not passed on.
+    return Field(default_factory=lambda: default, alias=parameter.name)
+
+
+def _as_text(result: Any) -> str:
+    """Return *result* as a model reads it. What ran, ran: it must never look like a failure."""
+    if isinstance(result, str):
+        return result
+    with suppress(Exception):
+        return to_json(result, fallback=str).decode()
+    with suppress(Exception):
+        return str(result)
+    return f"a {type(result).__name__}"
 
 
 def _readable(error: ValidationError) -> str:

@@ -11,7 +11,7 @@ import typer
 
 from agno_sql.agent.agent import Agent
 from agno_sql.cli.console import is_terminal, say_error
-from agno_sql.cli.database import shown_url
+from agno_sql.cli.database import shown
 from agno_sql.cli.model import chosen_model
 from agno_sql.cli.terminal_chat import TerminalChat
 from agno_sql.cli.text import safe
@@ -41,7 +41,7 @@ def chat(user: str, *, session: str, url: str) -> None:
                 agent=agent,
                 user=user,
                 session=session,
-                database=shown_url(url),
+                database=shown(url),
             ).run()
         elif not _answer_lines(runner, agent, user, session):
             raise typer.Exit(1)

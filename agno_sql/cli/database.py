@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agno_sql import settings
+from agno_sql.cli.text import command_line
 from agno_sql.errors import StoreError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.store.database import Database
 from agno_sql.store.engine import open_engine
-from agno_sql.store.url import normalize_url
+from agno_sql.store.url import normalize_url, shown_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,15 +24,13 @@ def url_or_default(url: str | None) -> str:
     return settings.database_url() if url is None else url
 
 
-def shown_url(url: str) -> str:
-    """Return *url* without its password and its options, which may hold secrets too."""
-    parsed = normalize_url(url)
-    plain = parsed.set(drivername=parsed.get_backend_name(), query={})
-    return plain.render_as_string(hide_password=True)
+def shown(url: str) -> str:
+    """Return *url* as it may be shown."""
+    return shown_url(normalize_url(url))
 
 
 def has_secrets(url: str) -> bool:
-    """Tell whether *url* holds what ``shown_url`` leaves out."""
+    """Tell whether *url* holds what ``shown`` leaves out."""
     parsed = normalize_url(url)
     return parsed.password is not None or bool(parsed.query)
 
@@ -50,8 +49,8 @@ def existing(url: str) -> str:
     file = file_of(url)
     if file is not None and not file.exists():
         raise StoreError(
-            f"there is no database file {file}; name another with --database, "
-            "or make one with: agno-sql db upgrade"
+            f"there is no database file {file}; name another with --database, or make it: "
+            f"{command_line(['db', 'upgrade', '--database', url])}"
         )
     return url
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from agno_sql.cli.console import Misuse, confirmed, is_terminal, note, out
-from agno_sql.cli.database import existing, open_tables, shown_url
+from agno_sql.cli.database import existing, open_tables, shown
 from agno_sql.cli.text import one_line
 from agno_sql.store import migrate
 from agno_sql.store.schema import HEAD, check_schema, current_revision
@@ -27,7 +27,7 @@ def downgrade(revision: str, *, yes: bool, url: str) -> None:
     """Bring the tables down to *revision* after asking, as rows may be lost."""
     if not (yes or is_terminal()):
         raise Misuse("Nobody can be asked here: say --yes to downgrade, rows may be lost.")
-    question = f"Downgrade {shown_url(existing(url))} to {one_line(revision)}? Rows may be lost."
+    question = f"Downgrade {shown(existing(url))} to {one_line(revision)}? Rows may be lost."
     if not yes and not confirmed(question):
         note("nothing was changed")
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from agno_sql import settings
 from agno_sql.cli.console import note, out, styled
-from agno_sql.cli.database import file_of, has_secrets, open_to_read, shown_url
+from agno_sql.cli.database import file_of, has_secrets, open_to_read, shown
 from agno_sql.cli.model import chosen_model, described
 from agno_sql.cli.second_process import tell
 from agno_sql.cli.text import command_line, one_line, when
@@ -50,7 +50,7 @@ class _Part:
 
 def demo(url: str) -> None:
     """Play the story on the database of *url*; exits with 1 unless all answers were right."""
-    if shown_url(url).startswith("sqlite:") and file_of(url) is None:
+    if shown(url).startswith("sqlite:") and file_of(url) is None:
         raise InvalidDatabaseURLError("the demo's second process can only share a database file")
     console = out()
     session = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -147,11 +147,10 @@ def _show_result(console: Console, *, is_right: bool) -> None:
 
 
 def _show_where(console: Console, url: str) -> None:
-    where = Table.grid(padding=(0, 2))
-    where.add_row("model", styled(described(chosen_model())))
     file = file_of(url)
-    where.add_row("database", styled(str(file) if file else shown_url(url), "bold"))
-    console.print(where)
+    console.print(f"model     {described(chosen_model())}", soft_wrap=True)
+    # A path is printed whole: a wrapped one can't be copied.
+    console.print(f"database  {one_line(str(file)) if file else shown(url)}", soft_wrap=True)
 
 
 def _show_next(console: Console, url: str, session: str) -> None:

@@ -41,6 +41,11 @@ class Flow:
         if self.column:
             self.write("\n")
 
+    def erase_line(self) -> None:
+        """Take back what was written on this line by blanks over it."""
+        self.console.file.write(f"\r{' ' * self.column}\r")
+        self.column, self._word = 0, ""
+
     def _placed(self, piece: str) -> str:
         if piece == "\n":
             self.column, self._word = 0, ""

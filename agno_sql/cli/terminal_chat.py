@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Table
 from rich.text import Text
 
-from agno_sql.agent.events import RunFailed, TextDelta, ToolCalled
-from agno_sql.cli.console import confirmed, is_unicode, out, say_error, styled
-from agno_sql.cli.flow import Flow
+from agno_sql.cli.answer import Answer, call_text, label, result_text
+from agno_sql.cli.console import confirmed, out, say_error, styled
 from agno_sql.cli.model import described
+from agno_sql.cli.stopping import run_until_stopped
 from agno_sql.cli.text import counted, one_line, safe
 from agno_sql.cli.users import as_table
 from agno_sql.errors import AgnoSQLError
@@ -27,15 +27,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from agno_sql.agent.agent import Agent
-    from agno_sql.agent.events import RunEvent
     from agno_sql.memory.sql import SQLMemory
     from agno_sql.message import Message
 
 _SHOWN_AT_START: Final = 20
 _MOST_USERS: Final = 50
-_MOST_OF_A_CALL: Final = 100
 _COMMAND: Final = re.compile("/[a-z]*")
-_STYLES: Final = {"user": "bold cyan", "assistant": "bold green", "system": "bold magenta"}
 _HELP: Final = {
     "/history": "show the whole conversation",
     "/clear": "delete the conversation, after asking",
@@ -56,11 +53,9 @@ class TerminalChat:
     session: str
     database: str
     console: Console = field(default_factory=out)
-    _flow: Flow = field(init=False)
     _edits_lines: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self._flow = Flow(self.console)
         self._edits_lines = _load_line_editing()
 
     def run(self) -> None:
@@ -73,10 +68,8 @@ class TerminalChat:
             try:
                 self._handle(line)
             except KeyboardInterrupt:
-                self._flow.end_line()
                 self._say("stopped")
             except AgnoSQLError as error:
-                self._flow.end_line()
                 say_error(error)
 
     def _next_line(self) -> str | None:
@@ -92,7 +85,7 @@ class TerminalChat:
     def _handle(self, line: str) -> None:
         word = line.split(maxsplit=1)[0]
         if not _COMMAND.fullmatch(word):
-            self.runner.run(self._answer(line))
+            run_until_stopped(self.runner, self._answer(line))
             return
         commands: dict[str, Callable[[], None]] = {
             "/history": self._show_history,
@@ -107,24 +100,14 @@ class TerminalChat:
 
     async def _answer(self, line: str) -> None:
         events = self.agent.stream(line, self.user, session_id=self.session)
-        self.console.print(_label("assistant"), end="")
-        self._flow.column = _label("assistant").cell_len
-        async with aclosing(events):
-            async for event in events:
-                self._show_event(event)
-        self._flow.end_line()
-
-    def _show_event(self, event: RunEvent) -> None:
-        match event:
-            case TextDelta(text):
-                self._flow.write(safe(text))
-            case ToolCalled(call):
-                self._flow.end_line()
-                self._say(self._call_text(call.name, call.arguments))
-            case RunFailed(error):
-                raise error
-            case _:
-                pass
+        answer = Answer(self.console)
+        try:
+            answer.begin()
+            async with aclosing(events):
+                async for event in events:
+                    answer.show(event)
+        finally:
+            answer.end()
 
     def _show_header(self) -> None:
         header = Table.grid(padding=(0, 2))
@@ -156,11 +139,15 @@ class TerminalChat:
 
     def _clear(self) -> None:
         kept = self.runner.run(self.memory.size(self.user, session_id=self.session))
-        if confirmed(f"Delete {counted(kept, 'message')} of {one_line(self.session)}?"):
+        question = f"Delete {counted(kept, 'message')} of session {one_line(self.session)}?"
+        try:
+            is_meant = confirmed(question)
+        except KeyboardInterrupt:
+            self.console.print()
+            is_meant = False
+        if is_meant:
             self.runner.run(self.agent.clear_memory(self.user, session_id=self.session))
-            self._say("deleted")
-        else:
-            self._say("kept")
+        self._say("deleted" if is_meant else "nothing was deleted")
 
     def _show_users(self) -> None:
         users = self.runner.run(self.memory.inactive_users(timedelta(0), limit=_MOST_USERS + 1))
@@ -178,30 +165,18 @@ class TerminalChat:
         self.console.print(Text(text, style="dim"))
 
     def _prompt(self) -> str:
-        if self._edits_lines and self.console.color_system is not None:
+        is_colored = self.console.color_system is not None and not self.console.no_color
+        if self._edits_lines and is_colored:
             # The marks tell readline what takes no room.
             return "\x01\x1b[1;36m\x02you\x01\x1b[0m\x02 > "
-        return _label("user").plain
-
-    def _call_text(self, name: str, arguments: str) -> str:
-        call = one_line(f"{name}({arguments})", at_most=_MOST_OF_A_CALL)
-        return f"  {'→' if is_unicode(self.console) else '->'} {call}"
+        return label("user").plain
 
     def _message_text(self, message: Message) -> Text:
         if message.role == "tool":
-            result = one_line(message.content, at_most=_MOST_OF_A_CALL)
-            sign = "←" if is_unicode(self.console) else "<-"
-            return Text(f"  {sign} {result}", style="dim")
-        calls = [
-            Text(self._call_text(call.name, call.arguments), style="dim")
-            for call in message.tool_calls
-        ]
+            return result_text(self.console, message.content)
+        calls = [call_text(self.console, call.name, call.arguments) for call in message.tool_calls]
         said = [] if calls and not message.content else [safe(message.content)]
-        return Text("\n").join([*(_label(message.role).append(text) for text in said), *calls])
-
-
-def _label(role: str) -> Text:
-    return Text.assemble(("you" if role == "user" else role, _STYLES[role]), " > ")
+        return Text("\n").join([*(label(message.role).append(text) for text in said), *calls])
 
 
 def _load_line_editing() -> bool:

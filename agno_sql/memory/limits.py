@@ -15,10 +15,12 @@ def valid_capacity(capacity: int | None) -> int | None:
     return None if capacity is None else at_least(1, capacity, "capacity")
 
 
-def at_least(least: int, value: int, name: str) -> int:
+def at_least(least: int, value: int, name: str, *, most: int | None = None) -> int:
     """Return *value*, as a 64-bit number, or raise InvalidOptionError naming it."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise InvalidOptionError(f"{name} must be a whole number, got {shown(value)}")
     if value < least:
         raise InvalidOptionError(f"{name} must be at least {least}, got {value}")
+    if most is not None and value > most:
+        raise InvalidOptionError(f"{name} must be at most {most}, got {value}")
     return min(value, _LARGEST)

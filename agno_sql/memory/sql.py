@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agno_sql.clock import SystemClock
 from agno_sql.errors import InvalidOptionError
@@ -19,7 +19,6 @@ from agno_sql.store.schema import prepare_schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
-    from datetime import datetime
     from typing import Self
 
     from sqlalchemy import URL
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from agno_sql.clock import Clock
 
 _Page = TypeVar("_Page")
+_MOST_USERS: Final = 10_000  # of a batch, each is a parameter of one statement
 
 
 class SQLMemory:
@@ -222,10 +222,11 @@ class SQLMemory:
     ) -> int:
         """Delete the users without activity for at least *idle_for*; return how many.
 
-        Works in transactions of *batch* users, so that writers never wait for long. A user who
-        comes back meanwhile is kept whole. *progress* is told the users deleted by each batch.
+        Works in transactions of *batch* users, 1 to 10,000, so that writers never wait for long.
+        A user who comes back meanwhile is kept whole. *progress* is told the users deleted by
+        each batch.
         """
-        until, batch = self._idle_since(idle_for), at_least(1, batch, "batch")
+        until, batch = self._idle_since(idle_for), at_least(1, batch, "batch", most=_MOST_USERS)
         deleted = 0
         async for users in retention.delete_inactive(self._database, until, batch=batch):
             deleted += users
@@ -246,7 +247,10 @@ class SQLMemory:
             raise InvalidOptionError(
                 f"idle_for must be a timedelta of zero or more, got {shown(idle_for)}"
             )
-        return self._clock.now() - idle_for
+        try:
+            return self._clock.now() - idle_for
+        except OverflowError:
+            return datetime.min.replace(tzinfo=UTC)
 
 
 def _key(user_id: str | None, session_id: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from agno_sql.message import Message
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from agno_sql.memory.protocol import Memory
+    from agno_sql.message import ToolCall
 
 MISSING_RESULT: Final = "No result is stored for this call: whether the tool ran is unknown."
 
@@ -44,7 +46,8 @@ def window(history: Sequence[Message], limit: int | None = None) -> list[Message
 
     System messages stay, and the newest *limit* others. Every tool call is followed by its results
     in call order; what came in between moves behind them. A call without a result gets one that
-    says so, a result without its call is left out: no provider accepts either.
+    says so, a result without its call is left out, and a call id that repeats within a message is
+    made unique: no provider accepts any of these.
     """
     shown = _newest(history, limit)
     results = _matched_results(shown)
@@ -52,11 +55,16 @@ def window(history: Sequence[Message], limit: int | None = None) -> list[Message
     for index, message in enumerate(shown):
         if message.role == "tool":
             continue
-        repaired.append(message)
-        for position, call in enumerate(message.tool_calls):
+        calls = _with_unique_ids(message.tool_calls)
+        repaired.append(
+            message if calls == message.tool_calls else replace(message, tool_calls=calls)
+        )
+        for position, call in enumerate(calls):
             result = results.get((index, position))
             repaired.append(
-                result or Message.tool(MISSING_RESULT, tool_call_id=call.id, name=call.name)
+                Message.tool(MISSING_RESULT, tool_call_id=call.id, name=call.name)
+                if result is None
+                else replace(result, tool_call_id=call.id)
             )
     return repaired
 
@@ -65,8 +73,18 @@ def _newest(history: Sequence[Message], limit: int | None) -> list[Message]:
     others = [index for index, message in enumerate(history) if message.role != "system"]
     if limit is None or len(others) <= limit:
         return list(history)
-    start = others[len(others) - limit]
+    start = others[-limit] if limit else len(history)
     return [m for index, m in enumerate(history) if index >= start or m.role == "system"]
+
+
+def _with_unique_ids(calls: tuple[ToolCall, ...]) -> tuple[ToolCall, ...]:
+    unique: dict[str, ToolCall] = {}
+    for call in calls:
+        call_id = call.id
+        while call_id in unique:
+            call_id += "_"
+        unique[call_id] = replace(call, id=call_id)
+    return tuple(unique.values())
 
 
 def _matched_results(messages: Sequence[Message]) -> dict[tuple[int, int], Message]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import AsyncExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import StaticPool
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,9 +19,10 @@ from agno_sql.errors import (
 from agno_sql.ids import shown
 from agno_sql.store.faults import DRIVER_ERRORS, DriverError, Fault, classify, code_of
 from agno_sql.store.schema import check_schema
+from agno_sql.store.url import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -78,14 +79,14 @@ class Database:
 
         return await self._try(attempt, alone=self._is_sqlite)
 
-    async def _try(self, attempt: Callable[[], Awaitable[_T]], *, alone: bool) -> _T:
+    async def _try(self, attempt: Callable[[], Coroutine[Any, Any, _T]], *, alone: bool) -> _T:
         give_up_at = asyncio.get_running_loop().time() + _RETRY_FOR_S
         async with AsyncExitStack() as stack:
             if alone:
                 await stack.enter_async_context(self._writers)
             for retry in range(_RETRIES + 1):
                 try:
-                    return await attempt()
+                    return await (_settled(attempt()) if self._is_sqlite else attempt())
                 except DRIVER_ERRORS as error:
                     fault = classify(error)
                     late = asyncio.get_running_loop().time() > give_up_at
@@ -95,7 +96,7 @@ class Database:
         raise AssertionError("unreachable")  # pragma: no cover
 
     async def _explained(self, error: DriverError, fault: Fault) -> StoreError:
-        where, code = self._engine.url.render_as_string(hide_password=True), code_of(error)
+        where, code = shown_url(self._engine.url), code_of(error)
         if fault is Fault.SCHEMA:
             async with self._engine.connect() as conn:
                 await check_schema(conn)
@@ -114,6 +115,25 @@ class Database:
             f"the database was too busy or went away ({code}); nothing was stored, try again "
             f"later: {where}"
         )
+
+
+async def _settled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what *work* returns; a cancellation is raised when it has ended, one way or another.
+
+    SQLAlchemy abandons a connection whose statement is cancelled. On SQLite that statement goes on
+    in its thread, and its write lock stays until the garbage collector comes by. What is waited
+    for is bounded by the busy timeout.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, or asyncio would complain that nobody did
+        raise
 
 
 def _may_repeat(fault: Fault) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agno_sql.errors import StoreUnavailableError
-from agno_sql.store.url import normalize_url
+from agno_sql.store.url import normalize_url, shown_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -33,7 +33,9 @@ def open_engine(url: str | URL) -> AsyncEngine:
         return create_async_engine(parsed)
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
-        raise StoreUnavailableError(f"the folder {folder} does not exist; make it first: {parsed}")
+        raise StoreUnavailableError(
+            f"the folder {folder} does not exist; make it first: {shown_url(parsed)}"
+        )
     engine = create_async_engine(
         parsed,
         connect_args={"timeout": _BUSY_TIMEOUT_S},

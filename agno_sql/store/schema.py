@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from agno_sql.errors import SchemaOutOfDateError
 from agno_sql.store.faults import DRIVER_ERRORS, Fault, classify
+from agno_sql.store.url import shown_url
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,7 +39,7 @@ async def check_schema(conn: AsyncConnection) -> None:
     revision = await current_revision(conn)
     if revision == HEAD:
         return
-    shown = conn.engine.url.render_as_string(hide_password=True)
+    shown = shown_url(conn.engine.url)
     upgrade = f"agno-sql db upgrade --database '{shown}'"
     if revision is None:
         raise SchemaOutOfDateError(f"{shown} has no agno_sql tables; make them: {upgrade}")

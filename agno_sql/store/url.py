@@ -44,6 +44,12 @@ def normalize_url(url: str | URL) -> URL:
     return parsed
 
 
+def shown_url(url: URL) -> str:
+    """Return *url* as people write it, without its password and its options, which may be secret."""
+    plain = url.set(drivername=url.get_backend_name(), query={})
+    return plain.render_as_string(hide_password=True)
+
+
 def _suggestion(drivername: str) -> str:
     for dialect in ("sqlite", "postgresql"):
         if drivername.startswith((f"{dialect}+", dialect[:8])):

@@ -33,6 +33,13 @@ STOP_TIMEOUT_S: Final = 20.0
 
 _FOLDERS: Final = {16: "pginstall", 18: "pginstall18"}
 _NOBODY: Final = 65534
+# Waits until its input ends, which is when the tests do, however they do; then clears up.
+_WATCH: Final = """
+read -r _
+kill -QUIT "$0"
+while kill -0 "$0"; do sleep 0.1; done
+rm -rf "$1"
+"""
 _UNSHARE: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 
 
@@ -98,6 +105,7 @@ class PrivatePostgres:
         self._log = self._folder / "log"
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
         self._binaries = _binaries(version)
         self._prefix: tuple[str, ...] = ()
         self._user: int | None = None
@@ -142,10 +150,22 @@ class PrivatePostgres:
                 extra_groups=self._groups(),
                 start_new_session=True,
             )
+        # A test run that is killed runs no clean-up of its own.
+        self._watch = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCH, str(self._process.pid), str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self._wait_until_ready(self._process)
 
     def destroy(self) -> None:
         """Stop the server at once and remove its folder; safe to call whatever has happened."""
+        if self._watch is not None:
+            # First, so that it can't signal a process that got the server's number.
+            self._watch.kill()
+            self._watch.communicate()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
             try:

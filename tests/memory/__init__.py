@@ -1,0 +1,1 @@
+"""What every memory and the SQL memory promise."""
