@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import Databases, databases
 from tests.support.tenant_guard import TenantGuard, guarded_engines
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.register_assert_rewrite("agno_sql.testing.memory_suite")
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("agno_sql", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agno_sql")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import secrets
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -53,7 +52,7 @@ def demo(url: str) -> None:
     if shown(url).startswith("sqlite:") and file_of(url) is None:
         raise InvalidDatabaseURLError("the demo's second process can only share a database file")
     console = out()
-    session = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    session = f"demo-{secrets.token_hex(4)}"  # a new one, so that a demo never erases anything
     told = _Part(url, session, _INSTRUCTIONS, {u: f"My name is {n}." for u, n in _NAMES.items()})
     asked = _Part(url, session, _INSTRUCTIONS, dict.fromkeys(_NAMES, "What's my name?"))
 

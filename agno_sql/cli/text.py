@@ -57,8 +57,9 @@ def command_line(arguments: Sequence[str]) -> str:
 
 
 def _this_program() -> list[str]:
+    """Return how the program was called, by its bare name where that finds the same one."""
+    called = Path(sys.argv[0])
+    if called.stem != PROGRAM:
+        return [sys.executable, "-m", "agno_sql"]
     found = shutil.which(PROGRAM)
-    ours = Path(sys.executable).parent.resolve()
-    if found is not None and Path(found).resolve().parent == ours:
-        return [PROGRAM]
-    return [sys.executable, "-m", "agno_sql"]
+    return [PROGRAM if found and Path(found).samefile(called) else str(called)]

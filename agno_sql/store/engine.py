@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
 
 _BUSY_TIMEOUT_S: Final = 30.0
+# Connections are given out first come first served: thousands of tasks may wait their turn.
+_POOL_TIMEOUT_S: Final = 120.0
 # NORMAL may lose the last commits in a power cut; with FULL, acknowledged means on disk.
 _PRAGMAS: Final = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 
@@ -30,7 +32,7 @@ def open_engine(url: str | URL) -> AsyncEngine:
     """
     parsed = normalize_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(parsed)
+        return create_async_engine(parsed, pool_timeout=_POOL_TIMEOUT_S)
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
         raise StoreUnavailableError(
@@ -39,6 +41,7 @@ def open_engine(url: str | URL) -> AsyncEngine:
     engine = create_async_engine(
         parsed,
         connect_args={"timeout": _BUSY_TIMEOUT_S},
+        pool_timeout=_POOL_TIMEOUT_S,
         # Every connection to :memory: is a database of its own, so there must be just one.
         **(
             {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}

@@ -20,8 +20,11 @@ class Fault(Enum):
     DISCONNECTED = auto()
     """The connection is gone: before COMMIT nothing was stored, at COMMIT it is unknown."""
 
+    OVERLOADED = auto()
+    """No connection became free in time."""
+
     UNREACHABLE = auto()
-    """No connection could be made or had, or none may be."""
+    """No connection could be made, or none may be."""
 
     SCHEMA = auto()
     """A table or column is missing, or it may be that."""
@@ -37,7 +40,7 @@ _SQLSTATE: Final = {
     "57P01": Fault.DISCONNECTED,  # admin_shutdown
     "57P02": Fault.DISCONNECTED,  # crash_shutdown
     "57P03": Fault.DISCONNECTED,  # cannot_connect_now: the server is starting
-    "53300": Fault.UNREACHABLE,  # too_many_connections
+    "53300": Fault.OVERLOADED,  # too_many_connections
     "3D000": Fault.UNREACHABLE,  # invalid_catalog_name: no such database
     "28P01": Fault.UNREACHABLE,  # invalid_password
     "28000": Fault.UNREACHABLE,  # invalid_authorization_specification
@@ -60,7 +63,9 @@ of an SQLite engine raises."""
 
 def classify(error: DriverError) -> Fault:
     """Return what *error* means."""
-    if isinstance(error, (PoolTimeoutError, OSError)):
+    if isinstance(error, PoolTimeoutError):
+        return Fault.OVERLOADED
+    if isinstance(error, OSError):
         return Fault.UNREACHABLE
     cause = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(cause, sqlite3.Error):

@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 from sqlalchemy import make_url
 
 from agno_sql.agent.agent import Agent
@@ -103,6 +104,7 @@ async def take_turn(agent: Agent, users: list[str], turn: int) -> list[RunOutput
     return await asyncio.gather(*(together.run(question(user, turn), user) for user in users))
 
 
+@pytest.mark.timeout(300)
 async def test_a_thousand_users_at_once_keep_their_conversations_apart(database_url: str) -> None:
     with ScriptedOpenAI(reply) as server:
         model = OpenAIChat("m-1", base_url=server.base_url, api_key="k", max_retries=0)

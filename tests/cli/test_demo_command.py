@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -11,6 +10,7 @@ from uuid import uuid4
 from sqlalchemy import make_url
 
 from agno_sql.testing import Reply, ScriptedOpenAI
+from tests.cli.conftest import BIN
 
 if TYPE_CHECKING:
     from tests.cli.conftest import CommandLine
@@ -75,7 +75,7 @@ def test_the_printed_commands_work_where_the_program_is_not_on_the_path(cli: Com
 
     _, history = _printed_commands(demo.stdout)
 
-    assert history.startswith(sys.executable)
+    assert history.startswith(str(BIN / "agno-sql"))
     assert "Your name is Bob." in cli.shell(history, path="/usr/bin:/bin").stdout
 
 

@@ -262,3 +262,15 @@ async def test_a_row_that_cannot_be_decoded_is_named_and_never_skipped(
         other.close()
         with pytest.raises(CorruptRecordError, match="message 1 of user 'alice', session 'work'"):
             await memory.get_messages("alice", session_id="work")
+
+
+async def test_a_pool_without_a_free_connection_is_told_as_busy(database_url: str) -> None:
+    async with SQLMemory.open(database_url):
+        pass
+    engine = create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    memory = SQLMemory(engine)
+    async with engine.connect():
+        with pytest.raises(StoreUnavailableError, match="too busy"):
+            await memory.size("alice")
+    assert await memory.size("alice") == 0
+    await engine.dispose()
