@@ -216,8 +216,8 @@ class SQLMemory:
     async def delete_inactive(
         self,
         idle_for: timedelta,
-        *,
         batch: int = 500,
+        *,
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """Delete the users without activity for at least *idle_for*; return how many.
