@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from agno_sql import errors
+
 if TYPE_CHECKING:
     from agno_sql.agent.agent import Agent
     from agno_sql.agent.context import HookInput, RunContext
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     )
     from agno_sql.agent.output import RunOutput
     from agno_sql.agent.tools import Tool, Toolkit, tool
+    from agno_sql.clock import Clock
     from agno_sql.memory.in_memory import InMemory
     from agno_sql.memory.protocol import Memory
     from agno_sql.memory.sql import SQLMemory
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Agent",
     "ChatModel",
+    "Clock",
     "HookInput",
     "InMemory",
     "Memory",
@@ -51,6 +55,7 @@ __all__ = [
     "Toolkit",
     "Usage",
     "UserActivity",
+    "errors",
     "tool",
 ]
 
@@ -68,6 +73,7 @@ _MODULES: Final = {
     ),
     "agno_sql.agent.output": ("RunOutput",),
     "agno_sql.agent.tools": ("Tool", "Toolkit", "tool"),
+    "agno_sql.clock": ("Clock",),
     "agno_sql.memory.in_memory": ("InMemory",),
     "agno_sql.memory.protocol": ("Memory",),
     "agno_sql.memory.sql": ("SQLMemory",),

@@ -113,7 +113,10 @@ class Message:
             raise InvalidMessageError(
                 "created_at must be an aware datetime, for example datetime.now(UTC)"
             )
-        object.__setattr__(self, "created_at", self.created_at.astimezone(UTC))
+        try:
+            object.__setattr__(self, "created_at", self.created_at.astimezone(UTC))
+        except OverflowError as error:
+            raise InvalidMessageError("created_at is out of the range of UTC datetimes") from error
 
     @classmethod
     def system(cls, content: str) -> Message:

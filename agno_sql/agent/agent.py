@@ -123,8 +123,8 @@ class Agent:
     ) -> RunOutput:
         """Answer the user's *input* and store both.
 
-        The user's message is stored first; a run that fails or is cancelled later leaves a
-        conversation that a provider still accepts. A tool call is stored together with its
+        The user's message is stored first; a run that fails or is cancelled later leaves it, in a
+        conversation that a provider still accepts, and running again stores it again. A tool call is stored together with its
         results, the answer after the post hooks.
 
         Args:
@@ -158,11 +158,10 @@ class Agent:
     ) -> AsyncGenerator[RunEvent, None]:
         """Answer as ``run`` does, and tell what happens as it happens.
 
-        The last event is RunCompleted, or RunFailed with the AgnoSQLError that ``run`` would raise.
-        Arguments that break their rules raise at once; an error of a hook's own is raised to the
-        reader. Text deltas come before post hooks
-        judge the answer. Closing the generator, or cancelling the task that reads it, cancels the
-        run; a slow reader does not slow it down.
+        The last event is RunCompleted, or RunFailed with the AgnoSQLError that ``run`` would
+        raise. Arguments that break their rules raise at once; an error of a hook's own is raised
+        to the reader. Text deltas come before post hooks judge the answer. Closing the generator,
+        or cancelling the task that reads it, cancels the run; a slow reader does not slow it down.
         """
         run = self._new_run(input, user_id, session_id, run_id, timeout)
         return _events(run)

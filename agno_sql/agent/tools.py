@@ -43,7 +43,7 @@ class Tool:
     The name is the function's, the description its docstring, the arguments' JSON schema comes
     from its signature (``Annotated[int, Field(description="…")]`` describes one). A parameter
     annotated ``RunContext`` is filled in and hidden from the model. ``idempotent`` says that
-    calling it again with the same idempotency key does no harm.
+    calling it again with the same idempotency key does no harm; whoever repeats calls reads it.
     """
 
     spec: ToolSpec

@@ -41,6 +41,7 @@ class SQLMemory:
     Args:
         engine: The caller's, who disposes it. Transactions are begun and ended as they must be
             whatever its settings are; on SQLite, how durable a commit is depends on its pragmas.
+            An engine with one connection for all tasks (StaticPool) is refused.
         capacity: How many messages a user's session keeps, at least 1; ``None`` keeps all.
         clock: Where created_at and last activity come from.
     """
@@ -82,7 +83,10 @@ class SQLMemory:
             memory = cls(engine, capacity=capacity, clock=clock)
             may_upgrade = engine.dialect.name == "sqlite" if migrate is None else migrate
             await prepare_schema(memory._database, may_upgrade=may_upgrade)
-            yield memory
+            try:
+                yield memory
+            finally:
+                memory._database.close()
         finally:
             await engine.dispose()
 

@@ -19,12 +19,15 @@ _CLEAR_ALL: Final = {"cross_tenant": "clear_all deletes everything"}
 
 async def clear(conn: AsyncConnection, key: tuple[str, str]) -> None:
     """Delete the messages of one conversation and keep its row, so that seq goes on."""
-    # The row first: it is the lock that every writer of the conversation takes.
-    await conn.execute(
+    # The row first: it is the lock that every writer of the conversation takes. Without a row
+    # there is nothing to clear, and what an append stores meanwhile comes after this.
+    locked = await conn.execute(
         update(conversations)
         .where(conversations.c.user_id == key[0], conversations.c.session_id == key[1])
         .values(message_count=0, first_seq=conversations.c.last_seq + 1)
     )
+    if locked.rowcount == 0:
+        return
     await conn.execute(
         delete(messages).where(messages.c.user_id == key[0], messages.c.session_id == key[1])
     )

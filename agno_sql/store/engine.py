@@ -9,14 +9,15 @@ from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agno_sql.errors import StoreUnavailableError
-from agno_sql.store.url import normalize_url, shown_url
+from agno_sql.store.url import driver_options, normalize_url, shown_url
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-_BUSY_TIMEOUT_S: Final = 30.0
+# Short: Database waits for a busy file itself, where a cancellation finds it.
+_BUSY_TIMEOUT_S: Final = 0.25
 # Connections are given out first come first served: thousands of tasks may wait their turn.
 _POOL_TIMEOUT_S: Final = 120.0
 # NORMAL may lose the last commits in a power cut; with FULL, acknowledged means on disk.
@@ -32,7 +33,8 @@ def open_engine(url: str | URL) -> AsyncEngine:
     """
     parsed = normalize_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_async_engine(parsed, pool_timeout=_POOL_TIMEOUT_S)
+        plain, connect_args = driver_options(parsed)
+        return create_async_engine(plain, connect_args=connect_args, pool_timeout=_POOL_TIMEOUT_S)
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
         raise StoreUnavailableError(

@@ -40,7 +40,7 @@ _SQLSTATE: Final = {
     "57P01": Fault.DISCONNECTED,  # admin_shutdown
     "57P02": Fault.DISCONNECTED,  # crash_shutdown
     "57P03": Fault.DISCONNECTED,  # cannot_connect_now: the server is starting
-    "53300": Fault.OVERLOADED,  # too_many_connections
+    "53300": Fault.TRY_AGAIN,  # too_many_connections
     "3D000": Fault.UNREACHABLE,  # invalid_catalog_name: no such database
     "28P01": Fault.UNREACHABLE,  # invalid_password
     "28000": Fault.UNREACHABLE,  # invalid_authorization_specification
@@ -77,6 +77,16 @@ def classify(error: DriverError) -> Fault:
     if getattr(error, "connection_invalidated", False) or sqlstate.startswith("08"):
         return Fault.DISCONNECTED
     return _SQLSTATE.get(sqlstate, Fault.REFUSED)
+
+
+def surely_rolled_back(error: DriverError) -> bool:
+    """Tell whether *error*, raised by COMMIT, means for sure that nothing was stored."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(cause, sqlite3.Error):
+        return classify(error) is not Fault.DISCONNECTED
+    sqlstate = getattr(cause, "sqlstate", None) or ""
+    # Aborted as a whole, or a constraint that is checked last.
+    return sqlstate in ("40001", "40P01") or sqlstate.startswith("23")
 
 
 def code_of(error: DriverError) -> str:

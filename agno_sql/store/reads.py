@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, select, union_all
+from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
 
 from agno_sql.store.rows import row_message
 from agno_sql.store.tables import conversations, messages
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from agno_sql.message import Message
 
+# Not a parameter: a plan made for any value could not use the index of system messages.
+_SYSTEM: Final[ColumnElement[str]] = literal_column("'system'")
 _COLUMNS: Final = [
     as_stored(column) for column in messages.c if column.name not in ("user_id", "session_id")
 ]
@@ -36,9 +38,9 @@ async def window_messages(
 ) -> list[Message]:
     """Return all system messages and the newest *limit* others below *before*, oldest first."""
     where = _range(key, before)
-    others = _newest([*where, messages.c.role != "system"], limit).subquery()
+    others = _newest([*where, messages.c.role != _SYSTEM], limit).subquery()
     rows = await conn.execute(
-        union_all(select(*_COLUMNS).where(*where, messages.c.role == "system"), select(*others.c))
+        union_all(select(*_COLUMNS).where(*where, messages.c.role == _SYSTEM), select(*others.c))
     )
     return _oldest_first(rows, key)
 

@@ -30,35 +30,24 @@ async def delete_inactive(database: Database, until: datetime, *, batch: int) ->
         partial(inactive_users, until=until, limit=batch, after=after)
     ):
         after = page[-1]
-        yield await _delete_users(database, {user.user_id for user in page}, until)
+        users = {user.user_id for user in page}
+        yield await database.write(partial(_delete_users, users=users, until=until))
 
 
-async def _delete_users(database: Database, candidates: set[str], until: datetime) -> int:
-    """Delete *candidates* but those who came back; return how many were deleted."""
-    try:
-        return len(await database.write(lambda conn: _delete(conn, candidates, until)))
-    except _CameBackError as error:
-        return await _delete_users(database, candidates - error.users, until)
-
-
-async def _delete(conn: AsyncConnection, users: set[str], until: datetime) -> set[str]:
-    if not users:
-        return set()
-    # Delete first, look afterwards: the deleted rows are locked then, and what is left shows who
-    # came back. No lock has to be taken on several users beforehand.
+async def _delete_users(conn: AsyncConnection, *, users: set[str], until: datetime) -> int:
+    """Delete *users* but those who came back; return how many were deleted."""
     c = conversations.c
-    deleted = await delete_conversations(
-        conn, and_(c.user_id.in_(sorted(users)), c.last_active_at <= until)
-    )
-    left = await conn.scalars(select(c.user_id).distinct().where(c.user_id.in_(sorted(users))))
-    if back := set(left):
-        raise _CameBackError(back)
-    return {conversation.user_id for conversation in deleted}
-
-
-class _CameBackError(Exception):
-    """Rolls the transaction back: part of these users' conversations had been deleted."""
-
-    def __init__(self, users: set[str]) -> None:
-        super().__init__()
-        self.users = users
+    while users:
+        # Delete first, look afterwards: the deleted rows are locked then, and what is left shows
+        # who came back. No lock has to be taken on several users beforehand.
+        savepoint = await conn.begin_nested()
+        deleted = await delete_conversations(
+            conn, and_(c.user_id.in_(sorted(users)), c.last_active_at <= until)
+        )
+        left = await conn.scalars(select(c.user_id).distinct().where(c.user_id.in_(sorted(users))))
+        came_back = set(left)
+        if not came_back:
+            return len({conversation.user_id for conversation in deleted})
+        await savepoint.rollback()
+        users = users - came_back
+    return 0

@@ -78,8 +78,10 @@ def _naming(seq: int, key: tuple[str, str]) -> Iterator[None]:
 
 def _aware(stored: datetime | str) -> datetime:
     if isinstance(stored, str):
-        return datetime.fromisoformat(stored).replace(tzinfo=UTC)
-    return stored
+        stored = datetime.fromisoformat(stored)
+    # SQLite stores UTC without saying so; asyncpg returns infinity, which the first and the last
+    # datetime become, without a zone.
+    return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 def _tool_calls(stored: str | list[dict[str, str]] | None) -> tuple[ToolCall, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,6 +15,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from agno_sql.errors import (
     CorruptRecordError,
+    InvalidMessageError,
     OutcomeUnknownError,
     SchemaOutOfDateError,
     StoreError,
@@ -224,7 +227,10 @@ async def test_ddl_elsewhere_does_not_break_a_prepared_statement(postgres_url: s
         assert [m.content for m in await memory.get_messages("alice")] == ["hello"]
 
 
-async def test_a_database_locked_for_good_is_told_as_busy(tmp_path: Path) -> None:
+async def test_a_database_locked_for_good_is_told_as_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agno_sql.store.database._RETRY_FOR_S", 0.5)
     file = tmp_path / "chat.db"
     async with SQLMemory.open(f"sqlite:///{file}"):
         pass
@@ -274,3 +280,75 @@ async def test_a_pool_without_a_free_connection_is_told_as_busy(database_url: st
             await memory.size("alice")
     assert await memory.size("alice") == 0
     await engine.dispose()
+
+
+async def test_a_wait_for_a_locked_file_can_be_cancelled_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "chat.db"
+    async with SQLMemory.open(f"sqlite:///{file}") as memory:
+        with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    await memory.add(Message.user("hello"), "alice")
+            holder.execute("ROLLBACK")
+        assert (await memory.add(Message.user("hello"), "alice")).seq == 1
+
+
+@pytest.mark.parametrize(
+    "sqlstate, error",
+    [
+        ("57014", OutcomeUnknownError),
+        ("58030", OutcomeUnknownError),
+        ("XX000", OutcomeUnknownError),
+        ("23514", StoreError),
+        ("40001", StoreUnavailableError),
+    ],
+)
+async def test_an_error_at_commit_says_nothing_was_stored_only_where_that_is_sure(
+    postgres_url: str,
+    sqlstate: str,
+    error: type[StoreError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agno_sql.store.database._RETRY_FOR_S", 0.0)
+    with psycopg.connect(sync_url(postgres_url), autocommit=True) as admin:
+        admin.execute(
+            f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ "
+            f"BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$"
+        )
+        admin.execute(
+            "CREATE CONSTRAINT TRIGGER fails AFTER INSERT ON messages "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()"
+        )
+    async with SQLMemory.open(postgres_url) as memory:
+        with pytest.raises(StoreError) as caught:
+            await memory.add(Message.user("hello"), "alice")
+        assert type(caught.value) is error
+        assert await memory.size("alice") == 0
+
+
+async def test_a_clear_beside_the_first_append_keeps_the_count_right(postgres_url: str) -> None:
+    async with SQLMemory.open(postgres_url) as memory:
+        for n in range(40):
+            user = f"user-{n}"
+            await asyncio.gather(
+                memory.clear(user), memory.add(Message.user("x"), user), memory.clear(user)
+            )
+            assert await memory.size(user) == len(await memory.get_messages(user)), user
+
+
+@pytest.mark.parametrize(
+    "told",
+    [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
+    ids=["first", "last"],
+)
+async def test_the_first_and_the_last_time_read_back(database_url: str, told: datetime) -> None:
+    async with SQLMemory.open(database_url) as memory:
+        await memory.add(Message(role="user", content="x", created_at=told), "alice")
+        assert [m.created_at for m in await memory.get_messages("alice")] == [told]
+
+
+def test_a_time_beyond_utc_is_an_invalid_message() -> None:
+    late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
+    with pytest.raises(InvalidMessageError, match="created_at"):
+        Message(role="user", content="x", created_at=late)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import NullPool, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from agno_sql.errors import InvalidOptionError
+from agno_sql.errors import InvalidOptionError, StoreError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
+from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from datetime import datetime
+
+    from sqlalchemy import URL
 
 
 def plain(url: str) -> AsyncEngine:
@@ -106,22 +113,114 @@ async def test_users_are_deleted_with_their_messages_where_foreign_keys_are_off(
     await engine.dispose()
 
 
-async def test_one_shared_connection_serves_concurrent_tasks() -> None:
+def test_one_connection_shared_by_all_tasks_is_refused() -> None:
     engine = create_async_engine("sqlite+aiosqlite://")
-    async with engine.begin() as conn:
-        from agno_sql.store.migrate import upgrade
+    with pytest.raises(InvalidOptionError, match="StaticPool"):
+        SQLMemory(engine)
 
-        await upgrade(conn)
+
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "REPEATABLE READ", "SERIALIZABLE"])
+class TestOnPostgreSQLAtAnotherIsolationLevel:
+    @pytest.fixture
+    async def engine(self, postgres_url: str, level: str) -> AsyncIterator[AsyncEngine]:
+        engine = create_async_engine(postgres_url, isolation_level=level)
+        yield engine
+        await engine.dispose()
+
+    async def test_a_failed_extend_leaves_nothing(self, engine: AsyncEngine) -> None:
+        memory = SQLMemory(engine)
+        async with engine.begin() as conn:
+            await conn.execute(
+                text("ALTER TABLE messages ADD CONSTRAINT no_no CHECK (content <> 'no')")
+            )
+        with pytest.raises(StoreError, match="refused"):
+            await memory.extend([Message.user("yes"), Message.user("no")], "alice")
+        assert await memory.size("alice") == 0
+        assert (await memory.add(Message.user("yes"), "alice")).seq == 1
+
+    async def test_concurrent_adds_all_succeed_within_the_capacity(
+        self, engine: AsyncEngine
+    ) -> None:
+        memory = SQLMemory(engine, capacity=10)
+        await asyncio.gather(*(memory.add(Message.user("x"), "alice") for _ in range(50)))
+        stored = await memory.get_messages("alice")
+        assert [m.seq for m in stored] == list(range(41, 51))
+
+    async def test_a_user_who_comes_back_in_a_new_session_is_kept_whole(
+        self, engine: AsyncEngine
+    ) -> None:
+        clock = FakeClock()
+        memory = SQLMemory(engine, clock=clock)
+        await memory.add(Message.user("old"), "alice", session_id="a")
+        clock.advance(timedelta(days=40))
+
+        came_back: list[str] = []
+
+        def come_back(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            """Begin a session in another transaction once the clean-up's has begun."""
+            if statement.startswith("DELETE FROM conversations") and not came_back:
+                came_back.append("b")
+                add_a_session(engine.url, clock.now())
+
+        event.listen(engine.sync_engine, "before_cursor_execute", come_back)
+        assert await memory.delete_inactive(timedelta(days=30)) == 0
+        assert came_back
+        assert await memory.size("alice", session_id="a") == 1
+
+
+def add_a_session(url: URL, at: datetime) -> None:
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain) as other:
+        other.execute("INSERT INTO conversations VALUES ('alice', 'b', 1, 0, 0, %s, %s)", [at, at])
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), sqlite3.OperationalError("gone")])
+async def test_what_fails_after_the_commit_repeats_nothing(
+    database_url: str, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SQLMemory.open(database_url):
+        pass
+    engine = create_async_engine(database_url)
     memory = SQLMemory(engine)
+    await memory.add(Message.user("first"), "alice")
+    failed: list[bool] = []
 
-    async def write_and_read(n: int) -> None:
-        await memory.add(Message.user(str(n)), "alice")
-        assert str(n) in {m.content for m in await memory.get_messages("alice")}
+    @event.listens_for(engine.sync_engine, "checkin")
+    def fail(_connection: object, _entry: object) -> None:
+        if not failed:
+            failed.append(True)
+            raise failure
 
-    await asyncio.gather(*(write_and_read(n) for n in range(30)))
-
-    assert [m.seq for m in await memory.get_messages("alice")] == list(range(1, 31))
+    stored = await memory.add(Message.user("second"), "alice")
+    assert failed
+    assert stored.seq == 2
+    assert [m.content for m in await memory.get_messages("alice")] == ["first", "second"]
+    assert "after its commit" in caplog.text
     await engine.dispose()
+
+
+def test_an_engine_serves_one_event_loop_after_another(sqlite_url: str) -> None:
+    async def make_tables() -> None:
+        async with SQLMemory.open(sqlite_url):
+            pass
+
+    async def add_many() -> None:
+        await asyncio.gather(*(memory.add(Message.user("x"), "alice") for _ in range(10)))
+
+    asyncio.run(make_tables())
+    memory = SQLMemory(create_async_engine(sqlite_url, poolclass=NullPool))
+    asyncio.run(add_many())
+    asyncio.run(add_many())
+    assert asyncio.run(memory.size("alice")) == 20
+
+
+async def test_a_memory_whose_block_has_ended_refuses_everything(database_url: str) -> None:
+    async with SQLMemory.open(database_url) as memory:
+        await memory.add(Message.user("x"), "alice")
+    with pytest.raises(StoreError, match="closed"):
+        await memory.add(Message.user("y"), "alice")
+    with pytest.raises(StoreError, match="closed"):
+        await memory.get_messages("alice")
 
 
 async def test_the_callers_engine_stays_open(sqlite_url: str) -> None:
