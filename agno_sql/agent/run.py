@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agno_sql.agent.calling import call
 from agno_sql.agent.context import HookInput, RunContext, idempotency_key
@@ -40,9 +40,13 @@ class Run:
     history: list[Message] = field(default_factory=list)
     stored: list[Message] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    task: asyncio.Task[Any] = field(init=False)
 
     async def execute(self) -> RunOutput:
         """Run to the end; return the answer, which is stored then."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a coroutine runs in one)
+        self.task = task
         seconds = None if self.timeout is None else self.timeout.total_seconds()
         try:
             async with asyncio.timeout(seconds) as limit:
@@ -139,8 +143,7 @@ class Run:
         try:
             return await tool.invoke(wanted.arguments, context)
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self.task.cancelling():
                 raise
             return _told(error)  # the tool's own doing, not ours
         except KeyboardInterrupt:

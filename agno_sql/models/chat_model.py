@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agno_sql.errors import BadReplyError
+from agno_sql.ids import shown
 from agno_sql.message import ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -24,11 +26,21 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelReply:
-    """A model's complete answer: text, the tools it wants called, or both."""
+    """A model's complete answer: text, the tools it wants called, or both.
+
+    Raises:
+        BadReplyError: The content is no string, or a tool call no ToolCall.
+    """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage = field(default_factory=Usage)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.content, str):
+            raise BadReplyError(f"a reply's content must be a string, got {shown(self.content)}")
+        if not all(isinstance(call, ToolCall) for call in self.tool_calls):
+            raise BadReplyError("a reply's tool_calls must be ToolCall records")
 
 
 class ChatModel(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert
+from sqlalchemy import case, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
 from agno_sql.store.prune import prune
@@ -74,7 +74,15 @@ async def _reserve(
         set_={
             "last_seq": conversations.c.last_seq + new.excluded.last_seq,
             "message_count": conversations.c.message_count + new.excluded.message_count,
-            "last_active_at": new.excluded.last_active_at,
+            # Clocks differ, and a writer may have waited: the latest activity decides what a
+            # clean-up deletes, so it never goes back.
+            "last_active_at": case(
+                (
+                    new.excluded.last_active_at > conversations.c.last_active_at,
+                    new.excluded.last_active_at,
+                ),
+                else_=conversations.c.last_active_at,
+            ),
         },
     ).returning(conversations.c.first_seq, conversations.c.last_seq, conversations.c.message_count)
     return (await conn.execute(upsert)).one()

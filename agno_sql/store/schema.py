@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 
 from agno_sql.errors import SchemaOutOfDateError
-from agno_sql.store.faults import DRIVER_ERRORS, Fault, classify
 from agno_sql.store.url import shown_url
 
 if TYPE_CHECKING:
@@ -24,13 +23,9 @@ VERSION_TABLE: Final = "agno_sql_version"
 
 async def current_revision(conn: AsyncConnection) -> str | None:
     """Return the revision the database is at, ``None`` for one without our tables."""
-    try:
-        found = await conn.execute(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  (a constant)
-    except DRIVER_ERRORS as error:
-        if classify(error) is Fault.SCHEMA:
-            return None
-        raise
-    revision: str | None = found.scalar_one_or_none()
+    if not await conn.run_sync(lambda connection: inspect(connection).has_table(VERSION_TABLE)):
+        return None
+    revision: str | None = await conn.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))  # noqa: S608  (a constant)
     return revision
 
 

@@ -87,6 +87,11 @@ def _check_parts(url: URL) -> None:
     if "\0" in (url.database or ""):
         raise InvalidDatabaseURLError("the database of the URL must not contain NUL")
     is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite and url.host:
+        raise InvalidDatabaseURLError(
+            "an SQLite URL has three slashes before a relative path and four before an absolute "
+            "one: sqlite:///chat.db"
+        )
     known: set[str] = set() if is_sqlite else set(_OPTIONS)
     if unknown := set(url.query) - known:
         raise InvalidDatabaseURLError(

@@ -75,5 +75,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP VIEW tenant_daily_activity")
-    op.execute("DROP VIEW tenant_activity")
+    op.execute("DROP VIEW IF EXISTS tenant_daily_activity")
+    op.execute("DROP VIEW IF EXISTS tenant_activity")

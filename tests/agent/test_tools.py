@@ -18,8 +18,10 @@ from pydantic import BaseModel, Field
 
 from agno_sql.agent.context import RunContext
 from agno_sql.agent.tools import tool
+from agno_sql.errors import BadReplyError
 from agno_sql.memory.in_memory import InMemory
 from agno_sql.message import ToolCall
+from agno_sql.models.chat_model import ModelReply
 from tests.agent.models import (
     ScriptedModel,
     agent_of,
@@ -90,6 +92,7 @@ def both_ways(function: Callable[[], Any]) -> list[Callable[[], Any]]:
     return [function, awaited]
 
 
+@pytest.mark.guarantee("G24")
 @pytest.mark.parametrize(
     "result, text",
     [
@@ -119,6 +122,7 @@ async def test_a_result_is_text_or_json(result: object, text: str) -> None:
         assert await text_of(function) == text
 
 
+@pytest.mark.guarantee("G24")
 @pytest.mark.parametrize(
     "result",
     [
@@ -142,6 +146,7 @@ async def test_a_result_that_is_no_json_does_not_look_like_a_failure(result: obj
 class TestArguments:
     """A tool is called only with arguments that fit; the model reads what is wrong with others."""
 
+    @pytest.mark.guarantee("G24")
     @pytest.mark.parametrize(
         "arguments, told",
         [
@@ -237,6 +242,7 @@ class TestArguments:
 class TestFailures:
     """Whatever a tool raises, the run goes on and the model reads what happened."""
 
+    @pytest.mark.guarantee("G24")
     @pytest.mark.parametrize(
         "error, text",
         [
@@ -271,6 +277,7 @@ class TestFailures:
         for function in both_ways(fail):
             assert "UnprintableError" in await text_of(function)
 
+    @pytest.mark.guarantee("G24")
     async def test_an_error_beyond_exception_does_not_end_the_run(self) -> None:
         def fail() -> None:
             raise UntamedError("panic")
@@ -278,6 +285,7 @@ class TestFailures:
         for function in both_ways(fail):
             assert await text_of(function) == "UntamedError: panic"
 
+    @pytest.mark.guarantee("G24")
     @pytest.mark.parametrize("way", [0, 1], ids=["plain", "async"])
     def test_a_tool_that_exits_does_not_take_the_process_with_it(self, way: int) -> None:
         def leave() -> None:
@@ -292,6 +300,7 @@ class TestFailures:
     async def test_a_result_of_many_pages_arrives_whole(self) -> None:
         assert await text_of(lambda: "x" * 1_000_000) == "x" * 1_000_000
 
+    @pytest.mark.guarantee("G24")
     @pytest.mark.parametrize("name", ["nope", "look up", "", "\x00", "ü" * 100])
     async def test_an_unknown_tool_is_told_with_the_names_of_those_there_are(
         self, name: str
@@ -353,3 +362,22 @@ class TestWhereToolsRun:
         assert await text_of(greeter.greet, '{"name": "Alice"}') == "hello Alice"
         assert await text_of(greeter, '{"name": "Alice"}') == "hello, dear Alice"
         assert "name" in await text_of(greeter.greet, '{"name": 5}')
+
+
+async def test_a_tool_that_cancels_its_own_task_does_not_cancel_the_run() -> None:
+    async def give_up() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    model = ScriptedModel(asks(call("give_up")), "went on")
+    output = await agent_of(model, tools=[give_up]).run("go", "alice")
+    assert output.content == "went on"
+    assert contents(model.shown[-1])[-1] == "CancelledError"
+
+
+@pytest.mark.parametrize("parts", [("", ("x",)), (5, ()), (None, ())])
+def test_a_reply_that_is_none_is_a_bad_reply(parts: Any) -> None:
+    with pytest.raises(BadReplyError):
+        ModelReply(*parts)

@@ -210,3 +210,14 @@ def test_each_migration_states_phase_and_locks_and_needs_nothing_of_the_library(
 def test_both_tables_put_the_tenant_first_in_every_key() -> None:
     for table in metadata.tables.values():
         assert next(column.name for column in table.primary_key) == "user_id", table.name
+
+
+async def test_a_table_of_the_host_with_one_of_our_names_is_named(empty_url: str) -> None:
+    engine = open_engine(empty_url)
+    async with engine.begin() as conn:
+        await conn.execute(text("CREATE TABLE messages (id int primary key)"))
+    await engine.dispose()
+    with pytest.raises(StoreError, match="table messages that isn't agno_sql's"):
+        async with SQLMemory.open(empty_url, migrate=True):
+            pass
+    assert await table_names(empty_url) == {"messages"}

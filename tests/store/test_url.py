@@ -76,6 +76,7 @@ def test_options_as_libpq_has_them_reach_the_driver() -> None:
         ("sqlite:///x.db?nonsense=1", "nonsense"),
         ("postgresql://h:99999/d", "99999"),
         ("sqlite:///a\0b.db", "NUL"),
+        ("sqlite://chat.db", "three slashes"),
     ],
 )
 def test_a_part_that_cannot_be_used_is_an_error_that_names_it(url: str, named: str) -> None:
