@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytest.register_assert_rewrite("agno_sql.testing.memory_suite")
+pytest.register_assert_rewrite("agno_sql.testing.promises")
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("agno_sql", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -76,6 +76,7 @@ def test_a_statement_that_keeps_to_its_users_passes(statement: str) -> None:
     assert unpinned_tables(statement) == ()
 
 
+@pytest.mark.guarantee("G8")
 @pytest.mark.parametrize("statement", UNPINNED)
 def test_a_statement_that_reaches_other_users_is_seen(statement: str) -> None:
     assert unpinned_tables(statement)
@@ -108,6 +109,7 @@ def test_a_listed_reason_lets_a_statement_pass() -> None:
     assert (guard.take(), guard.reasons) == ([], set(CROSS_TENANT_REASONS))
 
 
+@pytest.mark.guarantee("G8")
 def test_the_listed_reasons_are_those_that_the_source_gives() -> None:
     package = CHECKOUT / "agno_sql"
     given = [

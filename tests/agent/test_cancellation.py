@@ -228,6 +228,7 @@ async def check_what_is_left(memory: Memory, user: str, *, done: bool) -> int:
     return stage
 
 
+@pytest.mark.guarantee("G26")
 @pytest.mark.parametrize("way", ["run", "stream"])
 async def test_cancelled_at_any_turn_of_the_loop_a_run_leaves_a_whole_history(way: str) -> None:
     memory, stages, done, turns = InMemory(), set(), False, 0
@@ -238,6 +239,7 @@ async def test_cancelled_at_any_turn_of_the_loop_a_run_leaves_a_whole_history(wa
     assert stages == {0, 1, 2, 3}, "every point between two steps was cancelled"
 
 
+@pytest.mark.guarantee("G26")
 @pytest.mark.parametrize("way", ["run", "stream"])
 async def test_cancelled_at_any_turn_a_run_leaves_a_database_that_goes_on(
     database_url: str, way: str

@@ -82,6 +82,7 @@ async def test_hooks_run_in_order_before_and_after_the_model_and_see_the_run() -
     assert [given for _, given in seen] == [before, before, before, None, after, after]
 
 
+@pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("reject", [plain_reject_input, async_reject_input])
 async def test_a_rejected_input_is_not_stored_and_the_model_is_not_asked(
     reject: Callable[[HookInput], object],
@@ -97,6 +98,7 @@ async def test_a_rejected_input_is_not_stored_and_the_model_is_not_asked(
     assert (model.shown, later, await memory.size("alice")) == ([], [], 0)
 
 
+@pytest.mark.guarantee("G25")
 @pytest.mark.parametrize("reject", [plain_reject_output, async_reject_output])
 async def test_a_rejected_answer_is_not_stored_but_the_question_and_the_tool_exchange_are(
     reject: Callable[[HookInput], object],

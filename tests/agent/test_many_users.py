@@ -104,6 +104,7 @@ async def take_turn(agent: Agent, users: list[str], turn: int) -> list[RunOutput
     return await asyncio.gather(*(together.run(question(user, turn), user) for user in users))
 
 
+@pytest.mark.guarantee("G20")
 @pytest.mark.timeout(300)
 async def test_a_thousand_users_at_once_keep_their_conversations_apart(database_url: str) -> None:
     with ScriptedOpenAI(reply) as server:

@@ -31,6 +31,7 @@ def look_up(order: int) -> str:
     return f"order {order}"
 
 
+@pytest.mark.guarantee("G23")
 async def test_after_a_restart_the_model_is_shown_the_tool_exchanges_exactly(
     database_url: str,
 ) -> None:

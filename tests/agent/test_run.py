@@ -117,6 +117,7 @@ async def test_the_user_of_the_call_goes_before_the_agents_and_that_before_the_d
     assert await memory.size(whose) == 0
 
 
+@pytest.mark.guarantee("G12")
 @pytest.mark.parametrize("arguments, error", BAD_ARGUMENTS)
 async def test_a_bad_argument_raises_before_the_model_is_asked_and_stores_nothing(
     arguments: dict[str, Any], error: type[InvalidInputError]
@@ -180,6 +181,7 @@ async def test_clearing_empties_one_session_of_one_user_and_the_conversation_beg
     assert contents(model.shown[-1]) == ["Be kind.", "again"]
 
 
+@pytest.mark.guarantee("G21")
 async def test_instructions_lead_every_call_of_every_user_once_and_are_never_stored() -> None:
     memory = InMemory()
     model = ScriptedModel(*LOOKS_UP * 4)

@@ -156,6 +156,7 @@ async def test_too_many_loops_are_told_with_what_there_is() -> None:
     assert roles(last.error.output.messages) == ["user", "assistant", "tool"]
 
 
+@pytest.mark.guarantee("G27")
 async def test_a_stream_that_ends_without_a_reply_fails_and_half_an_answer_is_not_stored() -> None:
     memory = InMemory()
     first, last = await events_of(agent_of(NoReplyModel(), memory).stream("hi", "alice"))

@@ -80,6 +80,7 @@ async def test_a_plain_and_an_async_call_of_one_round_can_wait_for_each_other() 
     assert contents(model.shown[1], "tool") == ["answered", "true"]
 
 
+@pytest.mark.guarantee("G24")
 async def test_results_are_stored_and_shown_in_call_order_whatever_finishes_first() -> None:
     memory, finished = InMemory(), []
     turn = {name: asyncio.Event() for name in "abc"}

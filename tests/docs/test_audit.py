@@ -71,6 +71,49 @@ async def test_the_query_answers_on_the_databases_it_is_for(
     assert bool(rows) is not query.finds_faults, rows
 
 
+async def test_each_tool_call_is_told_with_its_own_result(database_url: str) -> None:
+    """Ids repeat from round to round, and messages that were added by hand have no run."""
+    called = ToolCall("call_0", "look_up", '{"order":1}')
+    again = ToolCall("call_0", "look_up", '{"order":2}')
+    other = ToolCall("call_1", "ring", "{}")
+
+    def conversation(run: str | None) -> list[Message]:
+        def calls(*tool_calls: ToolCall) -> Message:
+            return Message(role="assistant", content="", tool_calls=tool_calls, run_id=run)
+
+        def result(content: str, call: str) -> Message:
+            return Message(role="tool", content=content, tool_call_id=call, run_id=run)
+
+        return [
+            calls(called),
+            result("first", "call_0"),
+            calls(again, other),
+            result("rang", "call_1"),
+            result("second", "call_0"),
+            calls(other),
+        ]
+
+    async with SQLMemory.open(database_url, migrate=True) as memory:
+        for session, run in (("a run", "run-1"), ("by hand", None)):
+            await memory.extend(conversation(run), "alice", session_id=session)
+            await memory.extend(conversation(run), "bob", session_id=session)
+    (sql,) = (
+        query.sql
+        for query in queries()
+        if "AS arguments" in query.sql and database_url.startswith(query.database)
+    )
+    assert [tuple(row.values()) for row in ask(database_url, sql)] == [
+        (session, *told)
+        for session in ("a run", "by hand")
+        for told in (
+            (1, "look_up", '{"order":1}', "first"),
+            (3, "look_up", '{"order":2}', "second"),
+            (3, "ring", "{}", "rang"),
+            (6, "ring", "{}", None),
+        )
+    ]
+
+
 async def test_the_integrity_queries_find_what_they_are_for(database_url: str) -> None:
     await write_a_history(database_url)
     faults = [query for query in queries() if query.finds_faults]

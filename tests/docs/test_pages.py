@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 PAGES: Final = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/**/*.md")])
 LINK: Final = re.compile(r"\]\((?!https?:)([^)#]+)")
-PROMISE: Final = re.compile(r"^\| (G\d+) \| .* \| (.*) \|$", re.MULTILINE)
-HOLDER: Final = re.compile(r"`([^`]+)`")
 
 
 def test_the_readme_example_remembers_over_a_restart(tmp_path: Path) -> None:
@@ -49,29 +46,6 @@ def test_the_readme_example_remembers_over_a_restart(tmp_path: Path) -> None:
 def test_every_link_leads_to_a_file(page: Path) -> None:
     broken = [to for to in LINK.findall(page.read_text()) if not (page.parent / to).exists()]
     assert not broken
-
-
-def test_every_promise_names_a_test_that_exists() -> None:
-    promises = PROMISE.findall((CHECKOUT / "docs" / "guarantees.md").read_text())
-    assert [name for name, _ in promises] == [f"G{n}" for n in range(1, len(promises) + 1)]
-    for name, cell in promises:
-        holders = HOLDER.findall(cell)
-        assert holders, f"{name} names no test"
-        for holder in holders:
-            assert exists(holder), f"{name} names {holder}, which does not exist"
-
-
-def exists(holder: str) -> bool:
-    file, _, test = holder.partition("::")
-    path = CHECKOUT / ("agno_sql/testing/memory_suite.py" if file == "MemorySuite" else file)
-    if not path.is_file():
-        return False
-    names = {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    return not test or test in names
 
 
 def test_the_readme_stays_short() -> None:

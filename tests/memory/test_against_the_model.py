@@ -183,6 +183,7 @@ def check(url: str, *, examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.guarantee("G11")
 def test_sqlite_answers_as_the_model_does(sqlite_url: str) -> None:
     async def make_tables() -> None:
         async with SQLMemory.open(sqlite_url):
@@ -192,5 +193,6 @@ def test_sqlite_answers_as_the_model_does(sqlite_url: str) -> None:
     check(sqlite_url, examples=60, steps=25)
 
 
+@pytest.mark.guarantee("G11")
 def test_postgresql_answers_as_the_model_does(postgres_url: str) -> None:
     check(postgres_url, examples=20, steps=20)

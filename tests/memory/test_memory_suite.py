@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 
     from agno_sql.memory.protocol import Memory
 
+# The suite itself is public and carries no marks of ours.
+pytestmark = [
+    pytest.mark.guarantee("G1"),
+    pytest.mark.guarantee("G3"),
+    pytest.mark.guarantee("G7"),
+    pytest.mark.guarantee("G9"),
+    pytest.mark.guarantee("G10"),
+    pytest.mark.guarantee("G12"),
+    pytest.mark.guarantee("G13"),
+]
+
 
 def opens(url: str) -> OpenMemory:
     def open_memory(capacity: int | None = 100) -> AbstractAsyncContextManager[Memory]:

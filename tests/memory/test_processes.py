@@ -50,6 +50,7 @@ async def stored_in(url: str, users: list[str]) -> list[Acknowledged]:
     return found
 
 
+@pytest.mark.guarantee("G2")
 async def test_processes_that_write_at_once_number_each_message_once_without_gaps(
     database_url: str,
 ) -> None:
@@ -76,6 +77,7 @@ async def test_processes_that_write_at_once_number_each_message_once_without_gap
             assert own == [f"p{process}.{n}" for n in range(25)]
 
 
+@pytest.mark.guarantee("G18")
 async def test_processes_that_open_an_empty_database_at_once_all_succeed(
     empty_database_url: str,
 ) -> None:
@@ -100,6 +102,7 @@ async def test_processes_that_open_an_empty_database_at_once_all_succeed(
     assert sorted(m.content for m in stored) == ["p0.0", "p1.0", "p2.0", "p3.0"]
 
 
+@pytest.mark.guarantee("G5")
 async def test_another_process_reads_what_an_ended_one_wrote(database_url: str) -> None:
     with writer(database_url, name="p", users=2, messages=3) as first:
         acknowledged = run_together([first])
@@ -110,6 +113,7 @@ async def test_another_process_reads_what_an_ended_one_wrote(database_url: str) 
     assert set(stored) == set(acknowledged)
 
 
+@pytest.mark.guarantee("G4")
 async def test_what_a_killed_process_acknowledged_is_there_and_writing_goes_on(
     database_url: str,
 ) -> None:

@@ -1,183 +1,30 @@
-"""What an operator asks and deletes: sessions, activity, users who are gone."""
+"""What an operator deletes: users who are gone, and users who ask for it."""
 
 from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import create_engine, make_url
 
 from agno_sql.errors import InvalidOptionError, InvalidUserIdError
 from agno_sql.memory.sql import SQLMemory
-from agno_sql.message import Message, Session, UserActivity
-from tests.support.clock import FakeClock
+from agno_sql.message import Message
+from tests.memory.talk import DAY, HOUR, say
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
+    from tests.support.clock import FakeClock
+
 SYNC_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest_asyncio.fixture
-async def memory(database_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory]:
-    async with SQLMemory.open(database_url, clock=clock) as memory:
-        yield memory
-
-
-async def say(memory: SQLMemory, user: str, *, session: str = "default", times: int = 1) -> None:
-    await memory.extend([Message.user("hello")] * times, user, session_id=session)
 
 
 async def seqs(memory: SQLMemory, user: str, session: str = "default") -> list[int | None]:
     return [m.seq for m in await memory.get_messages(user, session_id=session)]
-
-
-# Activity
-
-
-async def test_the_last_activity_is_that_of_the_latest_session(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    assert await memory.last_activity("alice") is None
-    await say(memory, "alice")
-    first = clock.now()
-    assert await memory.last_activity("alice") == first
-    second = clock.advance(timedelta(microseconds=1))
-    await say(memory, "alice", session="work")
-    clock.advance(HOUR)
-    await say(memory, "bob")
-    assert await memory.last_activity("alice") == second
-    assert await memory.last_activity("Alice") is None
-    third = clock.advance(HOUR)
-    await say(memory, "alice")
-    assert await memory.last_activity("alice") == third
-    assert third.utcoffset() == timedelta(0)
-
-
-async def test_an_old_message_that_is_stored_now_is_activity_now(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    old = Message(role="user", content="", created_at=datetime(2001, 1, 1, tzinfo=UTC))
-    stored = await memory.add(old, "alice")
-    assert stored.created_at == old.created_at
-    assert await memory.last_activity("alice") == clock.now()
-
-
-async def test_sessions_are_listed_with_the_latest_activity_first(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    start = clock.now()
-    await say(memory, "alice", session="old", times=3)
-    await say(memory, "bob", session="old")
-    await say(memory, "alice", session="other")
-    later = clock.advance(HOUR)
-    await say(memory, "alice", session="old", times=2)
-    assert await memory.sessions("alice") == [
-        Session(
-            user_id="alice",
-            session_id="old",
-            message_count=5,
-            created_at=start,
-            last_active_at=later,
-        ),
-        Session(
-            user_id="alice",
-            session_id="other",
-            message_count=1,
-            created_at=start,
-            last_active_at=start,
-        ),
-    ]
-    assert await memory.sessions("carol") == []
-    assert await memory.sessions() == []
-    await memory.add(Message.user("hello"))
-    assert [(s.user_id, s.session_id) for s in await memory.sessions()] == [("default", "default")]
-
-
-async def test_pages_of_sessions_show_each_once_even_if_their_times_are_equal(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    for hour in range(3):
-        for n in range(5):
-            await say(memory, "alice", session=f"{'aBä😀 '[n]}{hour}")
-            await say(memory, "bob", session=f"{n}")
-        clock.advance(HOUR)
-    pages: list[list[Session]] = []
-    after = None
-    while page := await memory.sessions("alice", limit=4, after=after):
-        pages.append(page)
-        after = page[-1]
-    found = [session for page in pages for session in page]
-    assert [len(page) for page in pages] == [4, 4, 4, 3]
-    assert {s.session_id for s in found} == {f"{c}{hour}" for c in "aBä😀 " for hour in range(3)}
-    assert len(found) == 15
-    assert [s.last_active_at for s in found] == sorted(
-        (s.last_active_at for s in found), reverse=True
-    )
-    assert await memory.sessions("alice") == found
-
-
-async def test_inactive_users_are_listed_with_the_longest_idle_first(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    start = clock.now()
-    await say(memory, "carol", times=2)
-    await say(memory, "back", session="old")
-    clock.advance(HOUR)
-    await say(memory, "bob", session="1", times=3)
-    await say(memory, "carol", session="2", times=4)
-    clock.advance(DAY)
-    await say(memory, "alice")
-    await say(memory, "back", session="new")
-    assert await memory.inactive_users(DAY - HOUR) == [
-        UserActivity(user_id="bob", sessions=1, messages=3, last_active_at=start + HOUR),
-        UserActivity(user_id="carol", sessions=2, messages=6, last_active_at=start + HOUR),
-    ]
-    assert await memory.inactive_users(DAY + HOUR / 2) == []
-    clock.advance(HOUR)
-    everybody = await memory.inactive_users(timedelta(0))
-    assert [user.user_id for user in everybody] == ["bob", "carol", "alice", "back"]
-    assert await memory.inactive_users(timedelta(0), limit=0) == []
-
-
-async def test_pages_of_inactive_users_show_each_once_even_if_their_times_are_equal(
-    memory: SQLMemory, clock: FakeClock
-) -> None:
-    expected: list[str] = []
-    for hour in range(4):
-        users = [f"{prefix}{hour}" for prefix in (" ", "B", "a", "ä", "😀")]
-        for user in reversed(users):
-            await say(memory, user, session="first")
-            await say(memory, user, session="second")
-        expected += users
-        clock.advance(HOUR)
-    await say(memory, "a0", session="third")
-    expected.remove("a0")
-    clock.advance(HOUR)
-    pages: list[list[UserActivity]] = []
-    after = None
-    while page := await memory.inactive_users(HOUR * 3 / 2, limit=3, after=after):
-        pages.append(page)
-        after = page[-1]
-    found = [user for page in pages for user in page]
-    assert [len(page) for page in pages] == [3, 3, 3, 3, 3, 3, 1]
-    assert [user.user_id for user in found] == expected
-    assert {user.sessions for user in found} == {2}
-    assert await memory.inactive_users(HOUR * 3 / 2) == found
-
-
-# Deletion
 
 
 async def test_users_who_are_idle_for_long_enough_are_deleted_with_all_their_sessions(
@@ -281,6 +128,7 @@ def conversations_in(url: str) -> int:
         engine.dispose()
 
 
+@pytest.mark.guarantee("G14")
 async def test_a_user_who_comes_back_between_two_batches_is_kept_whole(
     memory: SQLMemory, clock: FakeClock, database_url: str
 ) -> None:
@@ -308,6 +156,7 @@ async def test_a_user_who_comes_back_between_two_batches_is_kept_whole(
     assert await seqs(memory, "user-1", "2") == [1, 2, 3]
 
 
+@pytest.mark.guarantee("G14")
 @pytest.mark.parametrize(
     "order",
     [

@@ -162,6 +162,7 @@ def written_by_runs(draw: st.DrawFn) -> list[Message]:
     return numbered(history)
 
 
+@pytest.mark.guarantee("G22")
 @given(ANY_HISTORIES, LIMITS)
 def test_whatever_is_stored_a_provider_accepts_what_is_shown(
     history: list[Message], limit: int | None

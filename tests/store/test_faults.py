@@ -152,6 +152,7 @@ async def test_a_statement_that_is_wrong_is_not_blamed_on_the_schema(database_ur
     await engine.dispose()
 
 
+@pytest.mark.guarantee("G17")
 async def test_a_deadlock_is_tried_again_and_both_writers_succeed(postgres_url: str) -> None:
     async with SQLMemory.open(postgres_url) as memory:
         for user in ("alice", "bob"):
@@ -187,6 +188,7 @@ async def test_a_deadlock_is_tried_again_and_both_writers_succeed(postgres_url: 
     await engine.dispose()
 
 
+@pytest.mark.guarantee("G17")
 async def test_connections_cut_by_the_server_are_replaced_without_an_error(
     postgres_url: str,
 ) -> None:
@@ -201,6 +203,7 @@ async def test_connections_cut_by_the_server_are_replaced_without_an_error(
         assert [m.content for m in await memory.get_messages("alice")] == ["before", "after"]
 
 
+@pytest.mark.guarantee("G17")
 async def test_a_connection_that_breaks_at_commit_leaves_the_outcome_unknown(
     postgres_url: str,
 ) -> None:
@@ -247,6 +250,7 @@ async def test_a_database_locked_for_good_is_told_as_busy(
     await engine.dispose()
 
 
+@pytest.mark.guarantee("G16")
 @pytest.mark.parametrize(
     "change",
     [

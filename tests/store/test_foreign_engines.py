@@ -46,6 +46,7 @@ def in_autocommit(url: str) -> AsyncEngine:
     return create_async_engine(url, isolation_level="AUTOCOMMIT")
 
 
+@pytest.mark.guarantee("G15")
 @pytest.mark.parametrize("make", [plain, with_a_begin_hook, in_autocommit])
 async def test_no_update_is_lost_whatever_the_engine_does(
     sqlite_url: str, make: Callable[[str], AsyncEngine]
@@ -245,6 +246,7 @@ def test_what_is_no_asynchronous_engine_is_refused(engine: Any) -> None:
         SQLMemory(engine)
 
 
+@pytest.mark.guarantee("G6")
 async def test_own_connections_are_as_durable_as_they_promise(sqlite_url: str) -> None:
     from agno_sql.store.engine import open_engine
 

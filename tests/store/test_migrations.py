@@ -131,6 +131,7 @@ async def test_rows_survive_every_step_up_and_down_that_keeps_their_tables(empty
         assert await memory.get_messages("alice") == stored
 
 
+@pytest.mark.guarantee("G19")
 async def test_a_failed_upgrade_leaves_the_database_as_it_was(empty_url: str) -> None:
     engine = open_engine(empty_url)
     database = Database(engine)
@@ -143,6 +144,7 @@ async def test_a_failed_upgrade_leaves_the_database_as_it_was(empty_url: str) ->
     assert await table_names(empty_url) == {"tenant_daily_activity"}
 
 
+@pytest.mark.guarantee("G19")
 async def test_tables_of_the_host_are_left_alone(empty_url: str) -> None:
     engine = open_engine(empty_url)
     async with engine.begin() as conn:

@@ -1,0 +1,1 @@
+"""What every ``Memory`` promises, a topic in each module; ``MemorySuite`` puts them together."""
