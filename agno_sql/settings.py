@@ -23,6 +23,11 @@ def model_name() -> str:
     return os.environ.get("AGNO_SQL_MODEL") or DEFAULT_MODEL
 
 
+def base_url() -> str | None:
+    """Return OPENAI_BASE_URL, else ``None``, which is OpenAI."""
+    return os.environ.get("OPENAI_BASE_URL") or None
+
+
 def has_openai() -> bool:
     """Tell whether OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys, is set."""
-    return bool(os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"))
+    return bool(os.environ.get("OPENAI_API_KEY") or base_url())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
 from agno_sql.agent.events import RunFailed, TextDelta, ToolCalled
 from agno_sql.cli.console import is_unicode
-from agno_sql.cli.flow import Flow
 from agno_sql.cli.text import one_line, safe
 
 if TYPE_CHECKING:
@@ -43,19 +42,13 @@ class Answer:
     """Shows the events of one run; ``end`` it whatever happens, so that the next line is free."""
 
     console: Console
-    _flow: Flow = field(init=False)
     _is_open: bool = False
-    _has_text: bool = False
-
-    def __post_init__(self) -> None:
-        self._flow = Flow(self.console)
+    _line_is_free: bool = True
 
     def begin(self) -> None:
         """Show who will speak, for as long as the model thinks."""
-        who = label("assistant")
-        self.console.print(who, end="")
-        self._flow.column = who.cell_len
-        self._is_open, self._has_text = True, False
+        self.console.print(label("assistant"), end="")
+        self._is_open, self._line_is_free = True, False
 
     def show(self, event: RunEvent) -> None:
         """Show *event*; a RunFailed raises its error."""
@@ -63,8 +56,9 @@ class Answer:
             case TextDelta(text):
                 if not self._is_open:
                     self.begin()
-                self._has_text = True
-                self._flow.write(safe(text))
+                self.console.file.write(safe(text))
+                self.console.file.flush()
+                self._line_is_free = text.endswith("\n")
             case ToolCalled(call):
                 self.end()
                 self.console.print(call_text(self.console, call.name, call.arguments))
@@ -75,8 +69,6 @@ class Answer:
 
     def end(self) -> None:
         """Leave the cursor on an empty line."""
-        if self._is_open and not self._has_text:
-            self._flow.erase_line()
-        else:
-            self._flow.end_line()
-        self._is_open = False
+        if not self._line_is_free:
+            self.console.print()
+        self._is_open, self._line_is_free = False, True

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agno_sql import settings
 from agno_sql.cli.text import command_line
 from agno_sql.errors import StoreError
 from agno_sql.memory.sql import SQLMemory
@@ -17,11 +16,6 @@ from agno_sql.store.url import normalize_url, shown_url
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
-
-
-def url_or_default(url: str | None) -> str:
-    """Return *url*, else the one of the environment, else the default."""
-    return settings.database_url() if url is None else url
 
 
 def shown(url: str) -> str:

@@ -40,9 +40,9 @@ def current(*, url: str) -> None:
 
 
 def check(*, url: str) -> None:
-    """Return if the tables are just those of this version; the error tells what is different."""
+    """Return if tables, columns, foreign keys and indexes are this version's; else the error tells more."""
     asyncio.run(_check(existing(url)))
-    out().print(f"{HEAD}: the tables are as this version needs them")
+    out().print(f"{HEAD}: tables, columns, foreign keys and indexes are as this version needs them")
 
 
 def _say(revision: str | None) -> None:

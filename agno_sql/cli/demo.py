@@ -10,7 +10,6 @@ import secrets
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import typer
@@ -63,8 +62,8 @@ def demo(url: str) -> None:
     _heading(console, 2, f"A second process ({pid}): a new agent, the same database")
     _show_talk(console, asked.said, answers)
 
-    _heading(console, 3, "What is stored")
-    console.print(_rows_table(session, asyncio.run(_stored(url, session))))
+    _heading(console, 3, f"What is stored in session {session}")
+    console.print(_rows_table(asyncio.run(_stored(url, session))))
 
     is_right = _is_right(answers)
     _show_result(console, is_right=is_right)
@@ -76,9 +75,8 @@ def demo(url: str) -> None:
 
 def _in_second_process(part: _Part) -> tuple[dict[str, str], int]:
     """Play *part* in a process of its own; return the answers and the process's id."""
-    # It finds modules where this process does: in the current folder only if this one does.
-    safe_path = () if str(Path.cwd()) in sys.path else ("-P",)
-    command = [sys.executable, *safe_path, "-m", "agno_sql.cli.second_process"]
+    # -P: as for the console script, modules in the current folder are not found.
+    command = [sys.executable, "-P", "-m", "agno_sql.cli.second_process"]
     done = subprocess.run(  # noqa: S603  (our own interpreter and module)
         command, input=json.dumps(asdict(part)), stdout=subprocess.PIPE, text=True, check=False
     )
@@ -114,19 +112,17 @@ def _show_talk(console: Console, said: Mapping[str, str], answers: Mapping[str, 
     console.print(talk)
 
 
-def _rows_table(session: str, stored: Mapping[str, list[Message]]) -> Table:
+def _rows_table(stored: Mapping[str, list[Message]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("user_id")
-    table.add_column("session_id", overflow="fold", min_width=14)
     table.add_column("seq", justify="right")
     table.add_column("role")
     table.add_column("content")
-    table.add_column("created_at", min_width=10)
+    table.add_column("created_at", no_wrap=True)
     for user, messages in stored.items():
         for message in messages:
             table.add_row(
                 styled(user, "cyan"),
-                styled(session),
                 str(message.seq),
                 styled(message.role, "green" if message.role == "assistant" else ""),
                 styled(one_line(message.content)),

@@ -7,8 +7,10 @@ Those modules are loaded by the command that needs them, so that ``--help`` answ
 from __future__ import annotations
 
 import io
+import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,15 +19,16 @@ from agno_sql.cli.durations import parse_duration
 from agno_sql.cli.text import PROGRAM
 from agno_sql.errors import AgnoSQLError
 from agno_sql.ids import DEFAULT_SESSION
-from agno_sql.settings import DEFAULT_DATABASE_URL
+from agno_sql.settings import DEFAULT_DATABASE_URL, database_url
 
 _DEMO_DATABASE = "sqlite:///agno_sql_demo.db"
 _FAILED = 1
 
 _AnyDatabase = Annotated[
-    str | None,
+    str,
     typer.Option(
         "--database",
+        default_factory=database_url,
         metavar="URL",
         help="Such as sqlite:///chat.db or postgresql://user:password@host/name. Else "
         f"AGNO_SQL_DATABASE_URL, DATABASE_URL, or {DEFAULT_DATABASE_URL}.",
@@ -60,14 +63,23 @@ app.add_typer(db, name="db")
 
 def main() -> None:
     """Run the command line. Exits with 1 for an error, 2 for misuse, 130 for Ctrl-C."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  (until the end)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        app(prog_name=PROGRAM)
-    except AgnoSQLError as error:
+        try:
+            app(prog_name=PROGRAM)
+        finally:
+            sys.stdout.flush()
+    except (AgnoSQLError, OSError) as error:
         from agno_sql.cli.console import say_error
 
+        if isinstance(error, OSError):
+            # What could not be written would be tried again when the interpreter ends.
+            sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (until the end)
         say_error(error)
         sys.exit(_FAILED)
 
@@ -104,14 +116,14 @@ def demo(database: _DemoDatabase = _DEMO_DATABASE) -> None:
 @app.command()
 def chat(
     user: Annotated[str, typer.Option("--user", metavar="ID", help="Who is talking.")],
+    *,
     session: _Session = DEFAULT_SESSION,
-    database: _AnyDatabase = None,
+    database: _AnyDatabase,
 ) -> None:
     """Talk to an agent that remembers; lines from a pipe are answered one by one."""
     from agno_sql.cli.chat import chat
-    from agno_sql.cli.database import url_or_default
 
-    chat(user, session=session, url=url_or_default(database))
+    chat(user, session=session, url=database)
 
 
 @app.command()
@@ -124,13 +136,12 @@ def history(
         typer.Option("--limit", metavar="N", min=1, help="Only the newest N.", show_default=False),
     ] = None,
     as_json: _Json = False,
-    database: _AnyDatabase = None,
+    database: _AnyDatabase,
 ) -> None:
     """Print a conversation."""
-    from agno_sql.cli.database import url_or_default
     from agno_sql.cli.history import history
 
-    history(user, session=session, limit=limit, as_json=as_json, url=url_or_default(database))
+    history(user, session=session, limit=limit, as_json=as_json, url=database)
 
 
 @app.command()
@@ -141,14 +152,12 @@ def users(
         int, typer.Option("--limit", metavar="N", min=1, help="At most N users.")
     ] = 50,
     as_json: _Json = False,
-    database: _AnyDatabase = None,
+    database: _AnyDatabase,
 ) -> None:
     """List the users, longest idle first."""
-    from agno_sql.cli.database import url_or_default
     from agno_sql.cli.users import users
 
-    idle_for = inactive or timedelta(0)
-    users(idle_for=idle_for, limit=limit, as_json=as_json, url=url_or_default(database))
+    users(idle_for=inactive or timedelta(0), limit=limit, as_json=as_json, url=database)
 
 
 @app.command()
@@ -159,13 +168,12 @@ def cleanup(
         bool, typer.Option("--dry-run", help="Only show how many would be deleted.")
     ] = False,
     yes: _Yes = False,
-    database: _AnyDatabase = None,
+    database: _AnyDatabase,
 ) -> None:
     """Delete the users who have been inactive for long, with all their messages."""
     from agno_sql.cli.cleanup import cleanup
-    from agno_sql.cli.database import url_or_default
 
-    cleanup(inactive, dry_run=dry_run, yes=yes, url=url_or_default(database))
+    cleanup(inactive, dry_run=dry_run, yes=yes, url=database)
 
 
 @db.command()
@@ -173,13 +181,13 @@ def upgrade(
     revision: Annotated[
         str, typer.Argument(metavar="[REVISION]", help="Where to go; head is the newest.")
     ] = "head",
-    database: _AnyDatabase = None,
+    *,
+    database: _AnyDatabase,
 ) -> None:
     """Make the tables, or bring them up to a newer revision."""
-    from agno_sql.cli.database import url_or_default
     from agno_sql.cli.db import upgrade
 
-    upgrade(revision, url=url_or_default(database))
+    upgrade(revision, url=database)
 
 
 @db.command()
@@ -189,28 +197,25 @@ def downgrade(
     ],
     *,
     yes: _Yes = False,
-    database: _AnyDatabase = None,
+    database: _AnyDatabase,
 ) -> None:
     """Bring the tables back to an older revision. Rows may be lost."""
-    from agno_sql.cli.database import url_or_default
     from agno_sql.cli.db import downgrade
 
-    downgrade(revision, yes=yes, url=url_or_default(database))
+    downgrade(revision, yes=yes, url=database)
 
 
 @db.command()
-def current(database: _AnyDatabase = None) -> None:
+def current(database: _AnyDatabase) -> None:
     """Print the revision of the tables."""
-    from agno_sql.cli.database import url_or_default
     from agno_sql.cli.db import current
 
-    current(url=url_or_default(database))
+    current(url=database)
 
 
 @db.command()
-def check(database: _AnyDatabase = None) -> None:
-    """Tell whether the tables are just as this version needs them."""
-    from agno_sql.cli.database import url_or_default
+def check(database: _AnyDatabase) -> None:
+    """Compare tables, columns, foreign keys and indexes with what this version needs."""
     from agno_sql.cli.db import check
 
-    check(url=url_or_default(database))
+    check(url=database)

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def chosen_model() -> ChatModel:
-    """Return OpenAI's model of the settings, or the demo model without a key."""
+    """Return the model of the settings: OpenAI's or a compatible server's, else the demo model."""
     if not settings.has_openai():
         return DemoModel()
     from agno_sql.models.openai_chat import OpenAIChat  # noqa: PLC0415  (not needed offline)
 
-    return OpenAIChat(settings.model_name())
+    return OpenAIChat(settings.model_name(), base_url=settings.base_url())
 
 
 def described(model: ChatModel) -> str:

@@ -175,8 +175,7 @@ class TerminalChat:
         if message.role == "tool":
             return result_text(self.console, message.content)
         calls = [call_text(self.console, call.name, call.arguments) for call in message.tool_calls]
-        said = [] if calls and not message.content else [safe(message.content)]
-        return Text("\n").join([*(label(message.role).append(text) for text in said), *calls])
+        return Text("\n").join([label(message.role).append(safe(message.content)), *calls])
 
 
 def _load_line_editing() -> bool:

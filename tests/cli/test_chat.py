@@ -80,7 +80,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(cli: CommandLine, database:
         terminal.sendline("count")
         terminal.expect("One two ")
         terminal.sendintr()
-        terminal.expect("stopped")
+        terminal.expect(r"\r\n[^\r\n]*stopped[^\r\n]*\r\n")
         server.wait_for_disconnects()
         terminal.expect(PROMPT)
         terminal.sendline("hello?")
@@ -188,8 +188,8 @@ def test_tool_calls_and_errors_are_one_line_each_and_the_chat_goes_on(
         terminal = cli.terminal("chat", "--user", "alice", "--database", database, env=_key(server))
         terminal.expect(PROMPT)
         terminal.sendline("weather?")
-        terminal.expect(r'get_weather\({"city": "Bonn"}\)')
-        terminal.expect(r"assistant.* > .*No idea\.")
+        terminal.expect(r'\r\n[^\r\n]*  → get_weather\({"city": "Bonn"}\)')
+        terminal.expect(r"\r\n[^\r\n]*assistant[^\r\n]* > No idea\.\r\n")
         terminal.expect(PROMPT)
         terminal.sendline("fail")
         terminal.expect("error: [^\r\n]*wrong key")
@@ -208,6 +208,15 @@ def test_a_model_can_not_command_the_terminal(cli: CommandLine, database: str) -
         terminal.expect_exact("[bold]a\ufffd]0;title\ufffdb\ufffdc[/bold] end")
         terminal.expect(PROMPT)
         _leave(terminal)
+
+
+def test_a_server_without_keys_needs_none(cli: CommandLine, database: str) -> None:
+    with ScriptedOpenAI([Reply(text="No key, no problem.")]) as server:
+        env = {"OPENAI_BASE_URL": server.base_url}
+        done = cli("chat", "--user", "a", "--database", database, stdin="hello\n", env=env)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "No key, no problem.\n"
 
 
 def test_lines_from_a_pipe_are_answered_one_by_one(cli: CommandLine, database: str) -> None:

@@ -32,8 +32,16 @@ def test_each_user_is_remembered_by_a_second_process_and_only_as_themselves(
     pids = [re.search(r"\((\d+)\)", part) for part in (first, second)]
     assert None not in pids
     assert len({pid[1] for pid in pids if pid}) == 2
-    for column in ("user_id", "session_id", "seq", "role", "content", "created_at"):
-        assert column in stored
+    heading, header, *rows = [
+        line.split() for line in stored.splitlines() if re.search(r"\w", line)
+    ]
+    assert re.fullmatch("What is stored in session demo-[0-9a-f]{8}", " ".join(heading))
+    assert header == ["user_id", "seq", "role", "content", "created_at"]
+    assert [row[:3] for row in rows[:8]] == [
+        [user, str(seq), ("assistant", "user")[seq % 2]]
+        for user in ("alice", "bob")
+        for seq in (1, 2, 3, 4)
+    ], "one line each"
     assert "no AI" in stored
     assert str(cli.folder / "agno_sql_demo.db") in stored
 

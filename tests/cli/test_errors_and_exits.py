@@ -126,3 +126,20 @@ def test_help_loads_nothing_heavy(cli: CommandLine) -> None:
 
     assert (done.stderr.strip(), done.returncode) == ("", 0)
     assert "chat" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("chat --user alice <&-", ""),
+        ("users >&-", ""),
+        ("users >/dev/full", "No space left"),
+    ],
+)
+def test_a_closed_or_full_stream_is_no_traceback(cli: CommandLine, line: str, said: str) -> None:
+    assert cli("chat", "--user", "alice", stdin="hello\n").returncode == 0
+    done = cli.shell(f"agno-sql {line}", path=cli.env["PATH"])
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert said in done.stderr
+    assert done.returncode == (1 if said else 0)

@@ -1,82 +1,16 @@
 from __future__ import annotations
 
-import io
 import json
 import re
 from datetime import timedelta
-from itertools import pairwise
 
 import pytest
 import typer
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from agno_sql.cli.durations import duration_text, parse_duration
-from agno_sql.cli.flow import Flow
 from agno_sql.cli.text import as_json, one_line, safe
-
-WIDTH = 20
-
-
-def _screen(written: str) -> list[str]:
-    """Return the lines that a terminal shows after *written*; trailing blanks are not seen."""
-    lines = []
-    for line in written.split("\n"):
-        cells: list[str] = []
-        at = 0
-        for character in line:
-            if character == "\b":
-                at -= 1
-            else:
-                cells[at : at + 1] = [character]
-                at += 1
-        lines.append("".join(cells).rstrip())
-    return lines
-
-
-def _flow() -> tuple[Flow, io.StringIO]:
-    file = io.StringIO()
-    console = Console(file=file, width=WIDTH, force_terminal=True, _environ={"TERM": "xterm"})
-    return Flow(console), file
-
-
-@given(
-    words=st.lists(st.text("abcde", min_size=1, max_size=WIDTH - 1)),
-    cuts=st.lists(st.integers(0, 300), max_size=30),
-)
-def test_streamed_words_are_never_broken_however_the_pieces_are_cut(
-    words: list[str], cuts: list[int]
-) -> None:
-    text = " ".join(words)
-    ends = sorted({*(cut for cut in cuts if cut < len(text)), 0, len(text)})
-    flow, file = _flow()
-
-    for start, end in pairwise(ends):
-        flow.write(text[start:end])
-
-    lines = _screen(file.getvalue())
-    assert [word for line in lines for word in line.split()] == words
-    assert all(len(line) < WIDTH for line in lines)
-
-
-def test_a_word_longer_than_a_line_is_left_to_the_terminal() -> None:
-    flow, file = _flow()
-
-    flow.write("see " + "x" * 50)
-    flow.end_line()
-    flow.end_line()
-
-    assert file.getvalue() == "see " + "x" * 50 + "\n"
-
-
-def test_wide_characters_take_two_columns() -> None:
-    flow, file = _flow()
-
-    flow.write("一二三四五六七八 九十")
-
-    assert file.getvalue() == "一二三四五六七八 \n九十"
-
 
 ANYTHING = st.text(st.characters(exclude_categories=()))
 
