@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+import pytest
+
+from agno_sql.errors import InvalidOptionError
 from agno_sql.message import Message, Session, UserActivity
 from tests.memory.talk import DAY, HOUR, say
 
@@ -150,3 +153,10 @@ async def test_the_last_activity_never_goes_back(memory: SQLMemory, clock: FakeC
     clock.advance(-DAY)
     await say(memory, "alice")
     assert await memory.last_activity("alice") == latest
+
+
+async def test_a_page_goes_on_after_the_last_of_the_page_before_only(memory: SQLMemory) -> None:
+    with pytest.raises(InvalidOptionError, match="last Session of the page before"):
+        await memory.sessions("alice", after=cast("Any", "work"))
+    with pytest.raises(InvalidOptionError, match="last UserActivity of the page before"):
+        await memory.inactive_users(DAY, after=cast("Any", "alice"))

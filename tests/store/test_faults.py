@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -15,7 +14,6 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from agno_sql.errors import (
     CorruptRecordError,
-    InvalidMessageError,
     OutcomeUnknownError,
     SchemaOutOfDateError,
     StoreError,
@@ -331,28 +329,47 @@ async def test_an_error_at_commit_says_nothing_was_stored_only_where_that_is_sur
         assert await memory.size("alice") == 0
 
 
-async def test_a_clear_beside_the_first_append_keeps_the_count_right(postgres_url: str) -> None:
-    async with SQLMemory.open(postgres_url) as memory:
-        for n in range(40):
-            user = f"user-{n}"
-            await asyncio.gather(
-                memory.clear(user), memory.add(Message.user("x"), user), memory.clear(user)
-            )
-            assert await memory.size(user) == len(await memory.get_messages(user)), user
+async def test_a_statement_that_takes_too_long_is_abandoned_when_cancelled(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agno_sql.store.database._SETTLE_FOR_S", 0.0)
+    engine = create_async_engine(postgres_url, pool_size=1, max_overflow=0)
+    database = Database(engine)
+    has_begun = asyncio.Event()
+
+    async def sleep(conn: AsyncConnection) -> None:
+        await conn.scalar(text("SELECT 1"))
+        has_begun.set()
+        await conn.execute(text("SELECT pg_sleep(100)"))
+
+    task = asyncio.create_task(database.read(sleep))
+    await has_begun.wait()
+    task.cancel()
+    async with asyncio.timeout(20):
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        # Its connection is free again, or has been replaced.
+        assert await database.read(lambda conn: conn.scalar(text("SELECT 1"))) == 1
+    await engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "told",
-    [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)],
-    ids=["first", "last"],
-)
-async def test_the_first_and_the_last_time_read_back(database_url: str, told: datetime) -> None:
-    async with SQLMemory.open(database_url) as memory:
-        await memory.add(Message(role="user", content="x", created_at=told), "alice")
-        assert [m.created_at for m in await memory.get_messages("alice")] == [told]
+async def test_a_constraint_that_fails_at_commit_stores_nothing_on_sqlite(sqlite_url: str) -> None:
+    async with SQLMemory.open(sqlite_url):
+        pass
+    engine = open_engine(sqlite_url)
+    database = Database(engine)
 
+    async def orphan(conn: AsyncConnection) -> None:
+        await conn.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        await conn.exec_driver_sql(
+            "INSERT INTO messages (user_id, session_id, seq, role, content, created_at) "
+            "VALUES ('alice', 's', 1, 'user', 'x', '2026-01-01 00:00:00')"
+        )
 
-def test_a_time_beyond_utc_is_an_invalid_message() -> None:
-    late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
-    with pytest.raises(InvalidMessageError, match="created_at"):
-        Message(role="user", content="x", created_at=late)
+    with pytest.raises(StoreError, match="refused"):
+        await database.write(orphan)
+    left = await database.read(
+        lambda conn: conn.scalar(text("SELECT count(*) FROM messages WHERE user_id = 'alice'"))
+    )
+    assert left == 0
+    await engine.dispose()
