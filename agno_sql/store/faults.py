@@ -6,6 +6,7 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
+from asyncpg import PostgresError
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -55,10 +56,10 @@ _SQLITE: Final = {
     sqlite3.SQLITE_IOERR: Fault.DISCONNECTED,
     sqlite3.SQLITE_ERROR: Fault.SCHEMA,  # SQLite has no code of its own for "no such table"
 }
-DriverError = DBAPIError | PoolTimeoutError | OSError | sqlite3.Error
-DRIVER_ERRORS: Final = (DBAPIError, PoolTimeoutError, OSError, sqlite3.Error)
-"""OSError: asyncpg's refused connections and time-outs are not wrapped; nor is what a connect hook
-of an SQLite engine raises."""
+DriverError = DBAPIError | PoolTimeoutError | OSError | PostgresError | sqlite3.Error
+DRIVER_ERRORS: Final = (DBAPIError, PoolTimeoutError, OSError, PostgresError, sqlite3.Error)
+"""Not all are wrapped: asyncpg's refused connections and time-outs are OSErrors, SQLAlchemy 2.0
+leaves what a server says at connecting as it is, and so is what a connect hook on SQLite raises."""
 
 
 def classify(error: DriverError) -> Fault:
