@@ -37,6 +37,11 @@ def valid_session_id(session_id: str) -> str:
     return _valid(session_id, "session_id", InvalidSessionIdError)
 
 
+def conversation_key(user_id: str | None, session_id: str) -> tuple[str, str]:
+    """Return the key of a conversation, both ids checked; ``None`` is the default user."""
+    return valid_user_id(user_id), valid_session_id(session_id)
+
+
 def valid_run_id(run_id: str) -> str:
     """Return *run_id* or raise InvalidRunIdError."""
     if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):

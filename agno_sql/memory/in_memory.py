@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agno_sql.clock import SystemClock
 from agno_sql.exchange import newest_exchange
-from agno_sql.ids import DEFAULT_SESSION, valid_session_id, valid_user_id
+from agno_sql.ids import DEFAULT_SESSION, conversation_key
 from agno_sql.memory.limits import at_least, valid_capacity
 from agno_sql.message import checked_messages
 
@@ -55,7 +55,7 @@ class InMemory:
         session_id: str = DEFAULT_SESSION,
     ) -> list[Message]:
         """See Memory.extend."""
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         new = checked_messages(messages)
         if not new:
             return []
@@ -101,12 +101,8 @@ class InMemory:
         return len(self._messages(user_id, session_id))
 
     def _messages(self, user_id: str | None, session_id: str) -> list[Message]:
-        conversation = self._conversations.get(_key(user_id, session_id))
+        conversation = self._conversations.get(conversation_key(user_id, session_id))
         return [] if conversation is None else conversation.messages
-
-
-def _key(user_id: str | None, session_id: str) -> tuple[str, str]:
-    return valid_user_id(user_id), valid_session_id(session_id)
 
 
 def _pruned(messages: list[Message], capacity: int) -> list[Message]:

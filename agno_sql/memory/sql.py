@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from agno_sql.clock import SystemClock
 from agno_sql.errors import InvalidOptionError
-from agno_sql.ids import DEFAULT_SESSION, named_user_id, shown, valid_session_id, valid_user_id
+from agno_sql.ids import DEFAULT_SESSION, conversation_key, named_user_id, shown, valid_user_id
 from agno_sql.memory.limits import at_least, valid_capacity
 from agno_sql.message import Message, Session, UserActivity, checked_messages
 from agno_sql.store import activity, clear, reads, retention
@@ -124,7 +124,7 @@ class SQLMemory:
         Raises:
             InvalidMessageError: What is no Message; nothing was stored.
         """
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         new = checked_messages(messages)
         if not new:
             return []
@@ -148,7 +148,7 @@ class SQLMemory:
         Raises:
             CorruptRecordError: A row can't be decoded; names its key.
         """
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         limit = None if limit is None else at_least(0, limit, "limit")
         before = None if before is None else at_least(0, before, "before")
         return await self._database.read(
@@ -164,7 +164,7 @@ class SQLMemory:
         before: int | None = None,
     ) -> list[Message]:
         """Return all stored system messages and the newest *limit* others, oldest first."""
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         limit = at_least(0, limit, "limit")
         before = None if before is None else at_least(0, before, "before")
         return await self._database.read(
@@ -173,7 +173,7 @@ class SQLMemory:
 
     async def clear(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> None:
         """Delete the messages of one session; the next message goes on with the next seq."""
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         await self._database.write(lambda conn: clear.clear(conn, key))
 
     async def clear_all(self) -> None:
@@ -182,7 +182,7 @@ class SQLMemory:
 
     async def size(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> int:
         """Return how many messages the session holds; 0 for one that does not exist."""
-        key = _key(user_id, session_id)
+        key = conversation_key(user_id, session_id)
         return await self._database.read(lambda conn: reads.message_count(conn, key))
 
     async def sessions(
@@ -255,10 +255,6 @@ class SQLMemory:
             return self._clock.now() - idle_for
         except OverflowError:
             return datetime.min.replace(tzinfo=UTC)
-
-
-def _key(user_id: str | None, session_id: str) -> tuple[str, str]:
-    return valid_user_id(user_id), valid_session_id(session_id)
 
 
 def _page_end(after: _Page | None, kind: type[_Page]) -> _Page | None:

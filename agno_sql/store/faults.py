@@ -68,7 +68,7 @@ def classify(error: DriverError) -> Fault:
         return Fault.OVERLOADED
     if isinstance(error, OSError):
         return Fault.UNREACHABLE
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", None)  # absent where Python itself objects
         return Fault.REFUSED if code is None else _SQLITE.get(code & 0xFF, Fault.REFUSED)
@@ -82,7 +82,7 @@ def classify(error: DriverError) -> Fault:
 
 def surely_rolled_back(error: DriverError) -> bool:
     """Tell whether *error*, raised by COMMIT, means for sure that nothing was stored."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     if isinstance(cause, sqlite3.Error):
         return classify(error) is not Fault.DISCONNECTED
     sqlstate = getattr(cause, "sqlstate", None) or ""
@@ -92,9 +92,14 @@ def surely_rolled_back(error: DriverError) -> bool:
 
 def code_of(error: DriverError) -> str:
     """Return the database's or the system's word for *error*, without values and secrets."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
+    cause = _cause(error)
     named = getattr(cause, "sqlstate", None) or getattr(cause, "sqlite_errorname", None)
     return str(named or type(cause).__name__)
+
+
+def _cause(error: DriverError) -> BaseException | None:
+    """Return what the driver raised, without SQLAlchemy's wrapping."""
+    return error.orig if isinstance(error, DBAPIError) else error
 
 
 def _plan_went_stale(cause: BaseException | None) -> bool:
