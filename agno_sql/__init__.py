@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agno_sql.message import Message, Role, Session, ToolCall, Usage, UserActivity
     from agno_sql.models.chat_model import ChatModel, ModelReply, ToolSpec
     from agno_sql.models.openai_chat import OpenAIChat
+    from agno_sql.runs import RunRecord
 
 __all__ = [
     "Agent",
@@ -44,6 +45,7 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "RunOutput",
+    "RunRecord",
     "SQLMemory",
     "Session",
     "TextDelta",
@@ -80,6 +82,7 @@ _MODULES: Final = {
     "agno_sql.message": ("Message", "Role", "Session", "ToolCall", "Usage", "UserActivity"),
     "agno_sql.models.chat_model": ("ChatModel", "ModelReply", "ToolSpec"),
     "agno_sql.models.openai_chat": ("OpenAIChat",),
+    "agno_sql.runs": ("RunRecord",),
 }
 _MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
 

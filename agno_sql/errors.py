@@ -8,6 +8,7 @@
     │   ├── InvalidMessageError
     │   ├── InvalidOptionError               an argument or setting out of its bounds
     │   ├── InvalidToolError                 a tool that can't be offered to a model
+    │   ├── RunIdReusedError                 a run_id that named another input or agent
     │   └── InvalidDatabaseURLError
     ├── StoreError                           the database refused
     │   ├── StoreUnavailableError            nothing was stored; retryable
@@ -27,6 +28,10 @@
     ├── RunError                             a run that ended without an answer
     │   ├── MaxLoopsError                    carries the partial output
     │   ├── RunTimeoutError (TimeoutError)
+    │   ├── ConversationBusyError            another run has the conversation; retryable
+    │   ├── RunLostError                     another took the run over, or its messages are gone
+    │   ├── RunFailedError                   what a run that had failed before is answered with
+    │   ├── RunCancelledError                somebody else cancelled the run
     │   └── RejectedError                    raised by hooks
     │       ├── InputRejectedError           nothing was stored
     │       └── OutputRejectedError          the answer was not stored
@@ -92,6 +97,12 @@ class InvalidToolError(InvalidInputError):
     """A tool can't be offered to a model: its name, signature or a duplicate."""
 
     code = "invalid_tool"
+
+
+class RunIdReusedError(InvalidInputError):
+    """A run of this id exists in the conversation, for another input or of another agent."""
+
+    code = "run_id_reused"
 
 
 class InvalidDatabaseURLError(InvalidInputError):
@@ -220,6 +231,41 @@ class RunTimeoutError(RunError, TimeoutError):
 
     code = "run_timeout"
     retryable = True
+
+
+class ConversationBusyError(RunError):
+    """Another run had the conversation for all of ``busy_timeout``; no model was asked."""
+
+    code = "conversation_busy"
+    retryable = True
+
+
+class RunLostError(RunError):
+    """The run is no longer this process's: nothing more was stored.
+
+    Another process took it over when its lease had expired, or its conversation was cleared.
+    """
+
+    code = "run_lost"
+
+
+class RunFailedError(RunError):
+    """The run of this run_id failed before; use another run_id to try again.
+
+    ``error_type`` is the name of the error's class.
+    """
+
+    code = "run_failed"
+
+    def __init__(self, message: str, *, error_type: str) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+
+
+class RunCancelledError(RunError):
+    """The run was cancelled by somebody else than the task that waited for it."""
+
+    code = "run_cancelled"
 
 
 class RejectedError(RunError):

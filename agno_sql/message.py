@@ -60,7 +60,8 @@ class Message:
 
     ``seq`` is 1, 2, 3… within its session and set by the memory that stored it. ``created_at`` is
     an aware time, kept in UTC; the memory sets it where it is ``None``. ``run_id`` names the run
-    that wrote the message, ``None`` for one that was added by hand.
+    that wrote the message and ``run_step`` its place in there (0 is the user's message), both
+    ``None`` for one that was added by hand. ``usage`` is what a model's message cost.
 
     Raises:
         InvalidMessageError: A field is of the wrong type or does not fit the role; names it.
@@ -72,6 +73,8 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     run_id: str | None = None
+    run_step: int | None = None
+    usage: Usage | None = None
     seq: int | None = None
     created_at: datetime | None = None
 
@@ -86,6 +89,12 @@ class Message:
             raise InvalidMessageError(f"name must be a string or None, got {shown(self.name)}")
         if self.run_id is not None:
             valid_run_id(self.run_id)
+        if self.run_step is not None and (type(self.run_step) is not int or self.run_step < 0):
+            raise InvalidMessageError(
+                f"run_step must be a whole number of 0 or more, or None, got {shown(self.run_step)}"
+            )
+        if self.usage is not None and not isinstance(self.usage, Usage):
+            raise InvalidMessageError(f"usage must be a Usage or None, got {shown(self.usage)}")
         self._check_tool_fields()
         self._check_created_at()
 

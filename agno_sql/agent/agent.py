@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from agno_sql.agent.events import RunCompleted, RunFailed
@@ -20,8 +21,11 @@ from agno_sql.ids import (
     valid_session_id,
     valid_user_id,
 )
-from agno_sql.memory.limits import at_least
+from agno_sql.memory.limits import at_least, lasting
+from agno_sql.memory.live import live_runs
+from agno_sql.memory.volatile import run_log_of
 from agno_sql.message import Message
+from agno_sql.runs import NewRun, RunKey
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -34,6 +38,10 @@ if TYPE_CHECKING:
     from agno_sql.models.chat_model import ChatModel
 
     Hook = Callable[[HookInput], object]
+
+_log: Final = logging.getLogger(__name__)
+_SHORTEST_LEASE: Final = timedelta(seconds=0.1)
+_RECOVERED_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
@@ -58,6 +66,10 @@ class Agent:
             OutputRejectedError, say) ends the run without storing it.
         history_limit: How many of the stored messages the model is shown, at least 1; ``None``
             shows all that are kept. Stored system messages are always shown.
+        lease: How long a run keeps its conversation after its process went away, at least 0.1 s;
+            it is renewed after each third of that. The clocks of all processes should agree
+            within a third.
+        busy_timeout: How long a run waits for another one of its conversation.
 
     Raises:
         InvalidToolError: Two tools have the same name, or one can't be offered to a model.
@@ -75,6 +87,8 @@ class Agent:
     pre_hooks: tuple[Hook, ...]
     post_hooks: tuple[Hook, ...]
     history_limit: int | None
+    lease: timedelta
+    busy_timeout: timedelta
 
     def __init__(  # noqa: PLR0913  (an agent has that many parts, all by keyword)
         self,
@@ -90,6 +104,8 @@ class Agent:
         pre_hooks: Iterable[Hook] = (),
         post_hooks: Iterable[Hook] = (),
         history_limit: int | None = None,
+        lease: timedelta = timedelta(seconds=15),
+        busy_timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         parts = {
             "name": name,
@@ -105,6 +121,8 @@ class Agent:
             "history_limit": (
                 None if history_limit is None else at_least(1, history_limit, "history_limit")
             ),
+            "lease": lasting(lease, "lease", at_least=_SHORTEST_LEASE),
+            "busy_timeout": lasting(busy_timeout, "busy_timeout"),
         }
         for field, value in parts.items():
             object.__setattr__(self, field, value)
@@ -123,29 +141,39 @@ class Agent:
     ) -> RunOutput:
         """Answer the user's *input* and store both.
 
-        The user's message is stored first; a run that fails or is cancelled later leaves it, in a
-        conversation that a provider still accepts, and running again stores it again. A tool call is stored together with its
-        results, the answer after the post hooks.
+        One run at a time works in a conversation, in whatever process; others wait, first come
+        first served within a process. The user's message, each message of the model that calls
+        tools, and each tool's result are stored before the next step. A run that fails or is
+        cancelled leaves them, in a conversation that a provider accepts. One whose process dies is
+        *interrupted*: ``recover``, or ``run`` with the same run_id, goes on with it.
 
         Args:
             input: The user's message.
             user_id: The tenant; ``None`` is the agent's own ``user_id``, else ``"default"``.
             session_id: The user's conversation.
-            run_id: A name for the run, 1 to 128 visible ASCII characters, stored with each of its
-                messages; generated where not given.
+            run_id: What makes a repetition safe, 1 to 128 visible ASCII characters: the same
+                run_id again returns the stored answer, waits for it while the run is at work, or
+                raises what became of it. Known as long as the run's messages are kept; generated
+                where not given.
             timeout: How long the whole run may take.
 
         Raises:
             InvalidUserIdError, InvalidSessionIdError, InvalidRunIdError, InvalidMessageError,
                 InvalidOptionError: An argument breaks its rules; nothing was stored.
+            RunIdReusedError: The run_id was used for another input, or by another agent.
+            ConversationBusyError: Another run had the conversation all of ``busy_timeout``.
             RejectedError: A hook rejected the input or the answer.
             ModelError: The provider refused or failed; tells whether trying again may help.
             MaxLoopsError: The model kept calling tools; carries the partial output.
             RunTimeoutError: The run took longer than *timeout*.
+            RunFailedError, RunCancelledError: The run of this run_id ended so before;
+                RunCancelledError also if somebody cancels it now (``cancel_run``).
+            RunLostError: The process had stood still for longer than the lease and another took
+                the run over, or its conversation was cleared.
             StoreError: The database refused or could not be reached.
         """
-        run = self._new_run(input, user_id, session_id, run_id, timeout)
-        return await run.execute()
+        run, new = self._new_run(input, user_id, session_id, run_id, timeout)
+        return await run.execute(new)
 
     def stream(
         self,
@@ -163,8 +191,41 @@ class Agent:
         to the reader. Text deltas come before post hooks judge the answer. Closing the generator,
         or cancelling the task that reads it, cancels the run; a slow reader does not slow it down.
         """
-        run = self._new_run(input, user_id, session_id, run_id, timeout)
-        return _events(run)
+        return _events(*self._new_run(input, user_id, session_id, run_id, timeout))
+
+    async def recover(self) -> list[RunOutput]:
+        """Go on with this agent's interrupted runs, of all users, and return their answers.
+
+        An agent's runs are those of its ``id``. Finished steps are not repeated; a tool call
+        without a result is made again if its tool is idempotent, with the same idempotency key,
+        else its result says that its outcome is unknown. What can't be resumed is closed as
+        failed. Safe to call from any number of processes at once, and again and again: each run
+        is recovered once, and one that is at work is left alone.
+
+        Raises:
+            StoreError: The database refused or could not be reached.
+        """
+        log, after = run_log_of(self.memory), None
+        outputs: list[RunOutput] = []
+        while page := await log.interrupted(self.id, limit=_RECOVERED_AT_ONCE, after=after):
+            after = page[-1]
+            answers = await asyncio.gather(*map(self._recover, page))
+            outputs += [answer for answer in answers if answer is not None]
+        return outputs
+
+    async def cancel_run(
+        self, run_id: str, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
+    ) -> bool:
+        """Cancel a run that is at work, in whatever process; return whether it was running.
+
+        Another process sees it when it renews its lease next, within a third of that. Whoever
+        waits for the run gets RunCancelledError.
+        """
+        log = run_log_of(self.memory)
+        key = RunKey(self._user(user_id), valid_session_id(session_id), valid_run_id(run_id))
+        was_running = await log.request_cancel(key)
+        live_runs(log).look_now()
+        return was_running
 
     async def clear_memory(
         self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
@@ -182,23 +243,29 @@ class Agent:
         session_id: str,
         run_id: str | None,
         timeout: timedelta | None,
-    ) -> Run:
+    ) -> tuple[Run, NewRun]:
         if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta(0)):
             raise InvalidOptionError(
                 f"timeout must be a timedelta of more than zero, got {shown(timeout)}"
             )
-        run_id = uuid4().hex if run_id is None else valid_run_id(run_id)
-        return Run(
-            agent=self,
-            user_id=self._user(user_id),
-            session_id=valid_session_id(session_id),
-            run_id=run_id,
-            input=Message(role="user", content=text, run_id=run_id),
-            timeout=timeout,
+        given, run_id = run_id, uuid4().hex if run_id is None else valid_run_id(run_id)
+        key = RunKey(self._user(user_id), valid_session_id(session_id), run_id)
+        new = NewRun(
+            agent_id=self.id,
+            model=self.model.name,
+            input=Message(role="user", content=text, run_id=run_id, run_step=0),
         )
+        return Run(agent=self, key=key, is_named=given is not None, timeout=timeout), new
+
+    async def _recover(self, key: RunKey) -> RunOutput | None:
+        try:
+            return await Run(agent=self, key=key).resume()
+        except Exception:  # noqa: BLE001  (a hook's own too: it is stored, the other runs go on)
+            _log.warning("run %s could not be recovered", key.run_id, exc_info=True)
+            return None
 
 
-async def _events(run: Run) -> AsyncGenerator[RunEvent, None]:
+async def _events(run: Run, new: NewRun) -> AsyncGenerator[RunEvent, None]:
     # The run is a task of its own: its time limit and its cancellation then have nothing to do
     # with when and where the reader asks for the next event.
     events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
@@ -206,7 +273,7 @@ async def _events(run: Run) -> AsyncGenerator[RunEvent, None]:
 
     async def work() -> None:
         try:
-            events.put_nowait(RunCompleted(await run.execute()))
+            events.put_nowait(RunCompleted(await run.execute(new)))
         except AgnoSQLError as error:
             events.put_nowait(RunFailed(error))
         finally:

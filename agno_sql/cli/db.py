@@ -57,9 +57,9 @@ async def _change(
 ) -> str | None:
     async with open_tables(url) as database:
         if upgrade_to is not None:
-            await database.write(partial(migrate.upgrade, revision=upgrade_to))
+            await database.write(partial(migrate.upgrade, revision=upgrade_to), long=True)
         if downgrade_to is not None:
-            await database.write(partial(migrate.downgrade, revision=downgrade_to))
+            await database.write(partial(migrate.downgrade, revision=downgrade_to), long=True)
         return await database.read(current_revision)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from agno_sql.errors import InvalidOptionError
@@ -24,3 +25,13 @@ def at_least(least: int, value: int, name: str, *, most: int | None = None) -> i
     if most is not None and value > most:
         raise InvalidOptionError(f"{name} must be at most {most}, got {value}")
     return min(value, _LARGEST)
+
+
+def lasting(value: timedelta, name: str, *, at_least: timedelta = timedelta(0)) -> timedelta:
+    """Return *value* or raise InvalidOptionError naming it."""
+    if not isinstance(value, timedelta) or value < at_least:
+        raise InvalidOptionError(
+            f"{name} must be a timedelta of at least {at_least.total_seconds():g} s, "
+            f"got {value.total_seconds() if isinstance(value, timedelta) else shown(value)}"
+        )
+    return value

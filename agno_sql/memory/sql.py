@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from agno_sql.clock import SystemClock
 from agno_sql.errors import InvalidOptionError
-from agno_sql.ids import DEFAULT_SESSION, conversation_key, named_user_id, shown, valid_user_id
+from agno_sql.ids import (
+    DEFAULT_SESSION,
+    conversation_key,
+    named_user_id,
+    shown,
+    valid_run_id,
+    valid_user_id,
+)
 from agno_sql.memory.limits import at_least, valid_capacity
+from agno_sql.memory.sql_run_log import SQLRunLog
 from agno_sql.message import Message, Session, UserActivity, checked_messages
-from agno_sql.store import activity, clear, reads, retention
+from agno_sql.runs import RunKey
+from agno_sql.store import activity, clear, reads, retention, run_rows
 from agno_sql.store.append import append
 from agno_sql.store.database import Database
 from agno_sql.store.engine import open_engine
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     from agno_sql.clock import Clock
+    from agno_sql.memory.run_log import RunLog
+    from agno_sql.runs import RunRecord
 
 _Page = TypeVar("_Page")
 _MOST_USERS: Final = 10_000  # of a batch, each is a parameter of one statement
@@ -52,6 +63,22 @@ class SQLMemory:
         self._capacity = valid_capacity(capacity)
         self._database = Database(engine)
         self._clock = clock or SystemClock()
+        self._run_log = SQLRunLog(self._database, clock=self._clock, capacity=self._capacity)
+
+    @property
+    def run_log(self) -> RunLog:
+        """What makes an agent's runs durable; agents use it by themselves."""
+        return self._run_log
+
+    async def get_run(
+        self, run_id: str, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
+    ) -> RunRecord | None:
+        """Return what is stored about a run; ``None`` for one that is not known, or was pruned.
+
+        A run is kept as long as its last message.
+        """
+        key = RunKey(*conversation_key(user_id, session_id), valid_run_id(run_id))
+        return await self._database.read(lambda conn: run_rows.get(conn, key))
 
     @classmethod
     @asynccontextmanager
@@ -155,22 +182,6 @@ class SQLMemory:
             lambda conn: reads.newest_messages(conn, key, limit=limit, before=before)
         )
 
-    async def get_window(
-        self,
-        user_id: str | None = None,
-        *,
-        session_id: str = DEFAULT_SESSION,
-        limit: int,
-        before: int | None = None,
-    ) -> list[Message]:
-        """Return all stored system messages and the newest *limit* others, oldest first."""
-        key = conversation_key(user_id, session_id)
-        limit = at_least(0, limit, "limit")
-        before = None if before is None else at_least(0, before, "before")
-        return await self._database.read(
-            lambda conn: reads.window_messages(conn, key, limit=limit, before=before)
-        )
-
     async def clear(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> None:
         """Delete the messages of one session; the next message goes on with the next seq."""
         key = conversation_key(user_id, session_id)
@@ -178,7 +189,7 @@ class SQLMemory:
 
     async def clear_all(self) -> None:
         """Delete everything of every user; every session starts anew with seq 1."""
-        await self._database.write(clear.clear_all)
+        await self._database.write(clear.clear_all, long=True)
 
     async def size(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> int:
         """Return how many messages the session holds; 0 for one that does not exist."""
@@ -244,7 +255,7 @@ class SQLMemory:
         The user must be named: there is no default for what can't be undone.
         """
         user = named_user_id(user_id)
-        return await self._database.write(lambda conn: clear.erase(conn, user))
+        return await self._database.write(lambda conn: clear.erase(conn, user), long=True)
 
     def _idle_since(self, idle_for: timedelta) -> datetime:
         if not isinstance(idle_for, timedelta) or idle_for < timedelta(0):

@@ -4,41 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final
 
 from agno_sql.message import Message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from agno_sql.memory.protocol import Memory
     from agno_sql.message import ToolCall
 
 MISSING_RESULT: Final = "No result is stored for this call: whether the tool ran is unknown."
-
-
-@runtime_checkable
-class WindowSource(Protocol):
-    """A memory that can read a window without reading everything before it."""
-
-    async def get_window(
-        self, user_id: str | None = None, *, session_id: str, limit: int, before: int | None = None
-    ) -> list[Message]:
-        """Return all stored system messages and the newest *limit* others, oldest first."""
-        ...
-
-
-async def read_window(
-    memory: Memory, user_id: str, *, session_id: str, limit: int | None, before: int | None
-) -> list[Message]:
-    """Return the window of a conversation's messages with a seq below *before*."""
-    if limit is not None and isinstance(memory, WindowSource):
-        history = await memory.get_window(
-            user_id, session_id=session_id, limit=limit, before=before
-        )
-    else:
-        history = await memory.get_messages(user_id, session_id=session_id, before=before)
-    return window(history, limit)
 
 
 def window(history: Sequence[Message], limit: int | None = None) -> list[Message]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import case, insert
+from sqlalchemy import Table, case, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
-from agno_sql.store.prune import prune
+from agno_sql.store.prune import COUNTERS, prune
 from agno_sql.store.rows import message_row
 from agno_sql.store.tables import conversations, messages
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from agno_sql.message import Message
@@ -37,7 +37,21 @@ async def append(
     # One statement both locks the conversation and reserves the numbers, so two writers cannot
     # get the same seq and a rollback leaves no gap.
     conversation = await _reserve(conn, key, len(new), at)
-    first = conversation.last_seq - len(new) + 1
+    stored = await insert_numbered(conn, key, new, last_seq=conversation.last_seq, at=at)
+    await prune(conn, key, conversation, newest=stored, capacity=capacity)
+    return stored
+
+
+async def insert_numbered(
+    conn: AsyncConnection,
+    key: tuple[str, str],
+    new: Sequence[Message],
+    *,
+    last_seq: int,
+    at: datetime,
+) -> list[Message]:
+    """Store *new* under the numbers that were reserved for them, which end with *last_seq*."""
+    first = last_seq - len(new) + 1
     stored = [
         replace(message, seq=seq, created_at=message.created_at or at)
         for seq, message in enumerate(new, start=first)
@@ -50,39 +64,46 @@ async def append(
             for m in stored
         ],
     )
-    if capacity is not None and conversation.message_count > capacity:
-        await prune(conn, key, conversation, newest=stored, capacity=capacity)
     return stored
+
+
+def new_conversation(key: tuple[str, str], count: int, at: datetime) -> dict[str, Any]:
+    """Return the row of a conversation that begins with *count* messages."""
+    return {
+        "user_id": key[0],
+        "session_id": key[1],
+        "first_seq": 1,
+        "last_seq": count,
+        "message_count": count,
+        "created_at": at,
+        "last_active_at": at,
+    }
+
+
+def reserved(count: ColumnElement[int] | int, at: ColumnElement[datetime]) -> dict[str, Any]:
+    """Return what an update sets to add *count* messages to a conversation."""
+    c = conversations.c
+    return {
+        "last_seq": c.last_seq + count,
+        "message_count": c.message_count + count,
+        # Clocks differ, and a writer may have waited: the latest activity decides what a clean-up
+        # deletes, so it never goes back.
+        "last_active_at": case((at > c.last_active_at, at), else_=c.last_active_at),
+    }
 
 
 async def _reserve(
     conn: AsyncConnection, key: tuple[str, str], count: int, at: datetime
 ) -> Row[Any]:
-    """Raise last_seq by *count*; return first_seq, last_seq and message_count afterwards."""
-    dialect = sqlite if conn.dialect.name == "sqlite" else postgresql
-    new = dialect.insert(conversations).values(
-        user_id=key[0],
-        session_id=key[1],
-        first_seq=1,
-        last_seq=count,
-        message_count=count,
-        created_at=at,
-        last_active_at=at,
+    """Raise last_seq by *count*; return the conversation's row as it is afterwards."""
+    new = upsert(conn, conversations).values(new_conversation(key, count, at))
+    statement = new.on_conflict_do_update(
+        index_elements=["user_id", "session_id"],
+        set_=reserved(new.excluded.last_seq, new.excluded.last_active_at),
     )
-    upsert = new.on_conflict_do_update(
-        index_elements=[conversations.c.user_id, conversations.c.session_id],
-        set_={
-            "last_seq": conversations.c.last_seq + new.excluded.last_seq,
-            "message_count": conversations.c.message_count + new.excluded.message_count,
-            # Clocks differ, and a writer may have waited: the latest activity decides what a
-            # clean-up deletes, so it never goes back.
-            "last_active_at": case(
-                (
-                    new.excluded.last_active_at > conversations.c.last_active_at,
-                    new.excluded.last_active_at,
-                ),
-                else_=conversations.c.last_active_at,
-            ),
-        },
-    ).returning(conversations.c.first_seq, conversations.c.last_seq, conversations.c.message_count)
-    return (await conn.execute(upsert)).one()
+    return (await conn.execute(statement.returning(*COUNTERS))).one()
+
+
+def upsert(conn: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """Return an insert that can say what happens on a conflict."""
+    return sqlite.insert(table) if conn.dialect.name == "sqlite" else postgresql.insert(table)

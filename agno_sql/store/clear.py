@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, delete, select, tuple_, update
 
-from agno_sql.store.tables import conversations, messages
+from agno_sql.store.tables import conversations, messages, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +24,19 @@ async def clear(conn: AsyncConnection, key: tuple[str, str]) -> None:
     locked = await conn.execute(
         update(conversations)
         .where(conversations.c.user_id == key[0], conversations.c.session_id == key[1])
-        .values(message_count=0, first_seq=conversations.c.last_seq + 1)
+        .values(
+            message_count=0,
+            first_seq=conversations.c.last_seq + 1,
+            # A run that is at work has lost its lease: what it writes next is refused.
+            run_id=None,
+            run_first_seq=None,
+            lease_token=None,
+            lease_expires_at=None,
+        )
     )
     if locked.rowcount == 0:
         return
+    await conn.execute(delete(runs).where(runs.c.user_id == key[0], runs.c.session_id == key[1]))
     await conn.execute(
         delete(messages).where(messages.c.user_id == key[0], messages.c.session_id == key[1])
     )
@@ -42,6 +51,7 @@ async def erase(conn: AsyncConnection, user_id: str) -> int:
 async def clear_all(conn: AsyncConnection) -> None:
     """Delete everything of every user."""
     if conn.dialect.name == "sqlite":
+        await conn.execute(delete(runs).execution_options(**_CLEAR_ALL))
         await conn.execute(delete(messages).execution_options(**_CLEAR_ALL))
     await conn.execute(delete(conversations).execution_options(**_CLEAR_ALL))
 
@@ -51,15 +61,16 @@ async def delete_conversations(
 ) -> Sequence[Row[Any, Any]]:
     """Delete the conversations that match *where*; return user_id and message_count of each.
 
-    The messages go by the foreign key's cascade, in the same statement: a conversation that
-    begins meanwhile keeps its messages. Only SQLite may have foreign keys off, on an engine that
+    Messages and runs go by the foreign key's cascade, in the same statement: a conversation that
+    begins meanwhile keeps its own. Only SQLite may have foreign keys off, on an engine that
     isn't ours; there the transaction holds the write lock and nothing begins meanwhile.
     """
     if conn.dialect.name == "sqlite":
         keys = select(conversations.c.user_id, conversations.c.session_id).where(where)
-        await conn.execute(
-            delete(messages).where(tuple_(messages.c.user_id, messages.c.session_id).in_(keys))
-        )
+        for table in (runs, messages):
+            await conn.execute(
+                delete(table).where(tuple_(table.c.user_id, table.c.session_id).in_(keys))
+            )
     deleted = await conn.execute(
         delete(conversations)
         .where(where)

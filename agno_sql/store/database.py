@@ -19,6 +19,7 @@ from agno_sql.errors import (
     StoreUnavailableError,
 )
 from agno_sql.ids import shown
+from agno_sql.settled import settled
 from agno_sql.store.faults import (
     DRIVER_ERRORS,
     DriverError,
@@ -41,7 +42,8 @@ _log: Final = logging.getLogger(__name__)
 _RETRY_FOR_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.25
-_SETTLE_FOR_S: Final = 5.0
+_ANSWER_WITHIN_S: Final = 30.0
+_PASSING: Final = frozenset({Fault.TRY_AGAIN, Fault.DISCONNECTED})
 
 
 class Database:
@@ -50,7 +52,8 @@ class Database:
     What happens in ``read`` and ``write`` must be safe to repeat: both try again, for 30 seconds
     at most and with jitter, after a deadlock, while the database is busy, and when a connection
     was lost before COMMIT. A write runs at READ COMMITTED on PostgreSQL and holds the write lock
-    from its beginning on SQLite, whatever the engine's settings are.
+    from its beginning on SQLite, whatever the engine's settings are. A server that does not
+    answer for 30 seconds is given up on, but for writes that may take *long*.
 
     Raises (both methods):
         StoreUnavailableError: The database could not be reached, or stayed busy; nothing stored.
@@ -81,25 +84,42 @@ class Database:
         """Return what *work* returns; it gets a connection for reading."""
 
         async def attempt() -> _T:
-            async with self._engine.connect() as conn:
+            async with self._engine.connect() as conn, self._limit():
                 return await work(conn)
 
         return await self._try(attempt)
 
-    async def write(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        """Return what *work* returns, after its transaction was committed."""
+    async def write(
+        self,
+        work: Callable[[AsyncConnection], Awaitable[_T]],
+        *,
+        repeatable: bool = False,
+        patient: bool = False,
+        long: bool = False,
+    ) -> _T:
+        """Return what *work* returns, after its transaction was committed.
+
+        A *repeatable* work finds out by itself whether it was done already: it is also repeated
+        when the outcome of a commit is unknown. With *patient*, a database that can't be reached
+        is waited for as for a busy one, and not told at once.
+        """
         async with AsyncExitStack() as stack:
             if self._is_sqlite:
                 lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
                 await stack.enter_async_context(lock)
-            return await self._try(lambda: self._write_once(work))
+            return await self._try(
+                lambda: self._write_once(work, long=long), repeatable=repeatable, patient=patient
+            )
 
-    async def _write_once(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
+    async def _write_once(
+        self, work: Callable[[AsyncConnection], Awaitable[_T]], *, long: bool
+    ) -> _T:
         is_committed = False
         try:
             async with self._engine.connect() as conn:
-                await self._begin(conn)
-                result = await work(conn)
+                async with self._limit(long=long):
+                    await self._begin(conn)
+                    result = await work(conn)
                 await self._commit(conn)
                 is_committed = True
         except DRIVER_ERRORS:
@@ -109,22 +129,41 @@ class Database:
             _log.warning("a connection failed after its commit", exc_info=True)
         return result
 
+    def _limit(self, *, long: bool = False) -> asyncio.Timeout:
+        # SQLite answers from this process: a statement that is cancelled there keeps its lock.
+        return asyncio.timeout(None if long or self._is_sqlite else _ANSWER_WITHIN_S)
+
     def close(self) -> None:
         """Refuse everything from now on."""
         self._is_closed = True
 
-    async def _try(self, attempt: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def _try(
+        self,
+        attempt: Callable[[], Coroutine[Any, Any, _T]],
+        *,
+        repeatable: bool = False,
+        patient: bool = False,
+    ) -> _T:
         if self._is_closed:
             raise StoreError("this memory is closed: the block that opened it has ended")
         clock = asyncio.get_running_loop().time
         give_up_at, pause = clock() + _RETRY_FOR_S, _FIRST_PAUSE_S
+        again = _PASSING | {Fault.UNREACHABLE} if patient else _PASSING
+        unknown: OutcomeUnknownError | None = None
         while True:
             try:
-                return await _settled(attempt())
+                # SQLAlchemy abandons a connection whose statement is cancelled. On SQLite that
+                # statement goes on in its thread, and its write lock stays until the garbage
+                # collector comes by; on PostgreSQL the connection is lost.
+                return await settled(attempt())
+            except OutcomeUnknownError as error:
+                if not repeatable or clock() > give_up_at:
+                    raise
+                unknown, again = error, _PASSING | {Fault.UNREACHABLE}
             except DRIVER_ERRORS as error:
                 fault = classify(error)
-                if fault not in (Fault.TRY_AGAIN, Fault.DISCONNECTED) or clock() > give_up_at:
-                    raise await self._explained(error, fault) from error
+                if fault not in again or clock() > give_up_at:
+                    raise unknown or await self._explained(error, fault) from error
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311  (jitter)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
@@ -148,7 +187,8 @@ class Database:
                 # As we began it: a driver in autocommit mode would not commit.
                 await conn.exec_driver_sql("COMMIT")
             else:
-                await conn.commit()
+                async with self._limit():
+                    await conn.commit()
         except DRIVER_ERRORS as error:
             if surely_rolled_back(error):
                 raise
@@ -178,26 +218,3 @@ class Database:
             f"the database was too busy or went away ({code}); nothing was stored, try again "
             f"later: {where}"
         )
-
-
-async def _settled(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what *work* returns; a cancellation is raised when it has ended, one way or another.
-
-    SQLAlchemy abandons a connection whose statement is cancelled. On SQLite that statement goes on
-    in its thread, and its write lock stays until the garbage collector comes by; on PostgreSQL the
-    connection is lost. So *work* is let go on, unless it takes too long.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + _SETTLE_FOR_S
-        while not task.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task], timeout=max(0.0, give_up_at - clock()))
-            if clock() >= give_up_at:
-                task.cancel()
-        if not task.cancelled():
-            task.exception()  # looked at, or asyncio would complain that nobody did
-        raise

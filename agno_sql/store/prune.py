@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 
 from agno_sql.exchange import has_call, newest_exchange
 from agno_sql.store.rows import row_tool_calls
-from agno_sql.store.tables import conversations, messages
+from agno_sql.store.tables import conversations, messages, runs
 from agno_sql.store.types import as_stored
 
 if TYPE_CHECKING:
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
     from agno_sql.message import Message
 
+COUNTERS: Final = (
+    conversations.c.first_seq,
+    conversations.c.last_seq,
+    conversations.c.message_count,
+    conversations.c.run_first_seq,
+)
+
 
 async def prune(
     conn: AsyncConnection,
@@ -26,15 +33,20 @@ async def prune(
     conversation: Row[Any],
     *,
     newest: Sequence[Message],
-    capacity: int,
+    capacity: int | None,
 ) -> None:
     """Delete the oldest non-system messages, a prefix, until at most *capacity* remain.
 
     It goes on to the first that is no tool result, so that no result stays without its call, and
-    stops before the newest message with its tool exchange. *conversation* is its locked row,
-    *newest* the messages appended last.
+    stops before the newest message with its tool exchange and before the running run. The runs
+    whose last message goes go too. *conversation* is its locked row with the COUNTERS, *newest*
+    the messages appended last.
     """
+    if capacity is None or conversation.message_count <= capacity:
+        return
     protected = await _protected_seq(conn, key, newest)
+    if conversation.run_first_seq is not None:
+        protected = min(protected, conversation.run_first_seq)
     kept = await _first_kept_seq(
         conn, key, conversation, excess=conversation.message_count - capacity, protected=protected
     )
@@ -53,6 +65,11 @@ async def prune(
         update(conversations)
         .where(conversations.c.user_id == key[0], conversations.c.session_id == key[1])
         .values(first_seq=kept, message_count=conversations.c.message_count - deleted.rowcount)
+    )
+    await conn.execute(
+        delete(runs).where(
+            runs.c.user_id == key[0], runs.c.session_id == key[1], runs.c.last_seq < kept
+        )
     )
 
 

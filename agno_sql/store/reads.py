@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
 
 from agno_sql.store.rows import row_message
-from agno_sql.store.tables import conversations, messages
+from agno_sql.store.tables import conversations, messages, runs
 from agno_sql.store.types import as_stored
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from agno_sql.message import Message
+    from agno_sql.runs import RunKey
 
 # Not a parameter: a plan made for any value could not use the index of system messages.
 _SYSTEM: Final[ColumnElement[str]] = literal_column("'system'")
@@ -34,15 +35,39 @@ async def newest_messages(
 
 
 async def window_messages(
-    conn: AsyncConnection, key: tuple[str, str], *, limit: int, before: int | None
+    conn: AsyncConnection, key: tuple[str, str], *, limit: int | None, before: int | None
 ) -> list[Message]:
     """Return all system messages and the newest *limit* others below *before*, oldest first."""
+    if limit is None:
+        return await newest_messages(conn, key, limit=None, before=before)
     where = _range(key, before)
     others = _newest([*where, messages.c.role != _SYSTEM], limit).subquery()
     rows = await conn.execute(
         union_all(select(*_COLUMNS).where(*where, messages.c.role == _SYSTEM), select(*others.c))
     )
     return _oldest_first(rows, key)
+
+
+async def run_messages(conn: AsyncConnection, key: RunKey) -> list[Message]:
+    """Return the kept messages that the run stored, by step."""
+    user_id, session_id, run_id = key
+    # From the run's first one on: nothing older has to be looked at.
+    first_seq = (
+        select(runs.c.first_seq)
+        .where(runs.c.user_id == user_id, runs.c.session_id == session_id, runs.c.run_id == run_id)
+        .scalar_subquery()
+    )
+    rows = await conn.execute(
+        select(*_COLUMNS)
+        .where(
+            *_range(key.conversation, None),
+            messages.c.seq >= first_seq,
+            messages.c.run_id == run_id,
+            messages.c.run_step.is_not(None),
+        )
+        .order_by(messages.c.run_step)
+    )
+    return [row_message(row, key.conversation) for row in rows]
 
 
 async def message_count(conn: AsyncConnection, key: tuple[str, str]) -> int:

@@ -31,7 +31,7 @@ async def delete_inactive(database: Database, until: datetime, *, batch: int) ->
     ):
         after = page[-1]
         users = {user.user_id for user in page}
-        yield await database.write(partial(_delete_users, users=users, until=until))
+        yield await database.write(partial(_delete_users, users=users, until=until), long=True)
 
 
 async def _delete_users(conn: AsyncConnection, *, users: set[str], until: datetime) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
-from agno_sql.message import Message, ToolCall
+from agno_sql.message import Message, ToolCall, Usage
 from agno_sql.store.text import decode, encode
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ def message_row(message: Message) -> dict[str, Any]:
         ]
         or None,
         "run_id": message.run_id,
+        "run_step": message.run_step,
+        "input_tokens": message.usage and message.usage.input_tokens,
+        "output_tokens": message.usage and message.usage.output_tokens,
     }
 
 
@@ -50,6 +53,8 @@ def row_message(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> Message:
             tool_call_id=None if row.tool_call_id is None else decode(row.tool_call_id),
             tool_calls=_tool_calls(row.tool_calls),
             run_id=row.run_id,
+            run_step=row.run_step,
+            usage=None if row.input_tokens is None else Usage(row.input_tokens, row.output_tokens),
             seq=row.seq,
         )
 

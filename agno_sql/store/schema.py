@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from agno_sql.store.database import Database
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The newest migration; a test holds it against the migrations folder."""
 
 VERSION_TABLE: Final = "agno_sql_version"
@@ -58,6 +58,6 @@ async def prepare_schema(database: Database, *, may_upgrade: bool) -> None:
     if may_upgrade and (revision is None or revision < HEAD):
         from agno_sql.store.migrate import upgrade  # noqa: PLC0415  (loads Alembic)
 
-        await database.write(upgrade)
+        await database.write(upgrade, long=True)
     else:
         await database.read(check_schema)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Column,
     ForeignKeyConstraint,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
@@ -18,7 +19,7 @@ from sqlalchemy import (
 )
 
 from agno_sql.ids import MAX_RUN_ID_CHARACTERS
-from agno_sql.store.types import Id, Json, UTCDateTime
+from agno_sql.store.types import Id, Json, RunId, UTCDateTime
 
 metadata: Final = MetaData(
     naming_convention={
@@ -29,7 +30,7 @@ metadata: Final = MetaData(
     }
 )
 
-# A conversation's row is its one lock and its one counter. Every seq from first_seq to last_seq is
+# A conversation's row is its one lock, its one counter and the one fence of its running run. Every seq from first_seq to last_seq is
 # stored; below first_seq there are only system messages, which pruning keeps.
 conversations: Final = Table(
     "conversations",
@@ -41,10 +42,24 @@ conversations: Final = Table(
     Column("message_count", BigInteger, nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
     Column("last_active_at", UTCDateTime, nullable=False),
+    # The running run and its lease. The token stays when the run has finished, which tells its
+    # last holder that the finish was stored.
+    Column("run_id", RunId),
+    Column("run_first_seq", BigInteger),
+    Column("lease_token", String(32)),
+    Column("lease_expires_at", UTCDateTime),
     CheckConstraint("length(user_id) BETWEEN 1 AND 255", name="user_id_length"),
     CheckConstraint("length(session_id) BETWEEN 1 AND 255", name="session_id_length"),
     CheckConstraint("message_count >= 0 AND first_seq BETWEEN 1 AND last_seq + 1", name="counts"),
     Index(None, "last_active_at", "user_id"),
+    # Recovery scans what is running, however many conversations there are.
+    Index(
+        "ix_conversations_running",
+        "user_id",
+        "session_id",
+        sqlite_where=text("run_id IS NOT NULL"),
+        postgresql_where=text("run_id IS NOT NULL"),
+    ),
 )
 
 messages: Final = Table(
@@ -60,6 +75,10 @@ messages: Final = Table(
     Column("tool_call_id", Text),
     Column("tool_calls", Json),
     Column("run_id", String(MAX_RUN_ID_CHARACTERS)),
+    # The place of the message in its run: 0 is the user's, each round has its calls and results.
+    Column("run_step", Integer),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
     ForeignKeyConstraint(
         ["user_id", "session_id"],
         ["conversations.user_id", "conversations.session_id"],
@@ -78,4 +97,37 @@ messages: Final = Table(
         sqlite_where=text("role = 'system'"),
         postgresql_where=text("role = 'system'"),
     ),
+)
+
+runs: Final = Table(
+    "runs",
+    metadata,
+    Column("user_id", Id, primary_key=True),
+    Column("session_id", Id, primary_key=True),
+    Column("run_id", RunId, primary_key=True),
+    Column("agent_id", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("input_sha256", String(64), nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("cancel_requested_at", UTCDateTime),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("finished_at", UTCDateTime),
+    ForeignKeyConstraint(
+        ["user_id", "session_id"],
+        ["conversations.user_id", "conversations.session_id"],
+        ondelete="CASCADE",
+    ),
+    CheckConstraint("status IN ('running', 'completed', 'failed', 'cancelled')", name="status"),
+    CheckConstraint("(status = 'running') = (finished_at IS NULL)", name="finished_at"),
+    CheckConstraint("attempt >= 1", name="attempt"),
+    CheckConstraint("first_seq BETWEEN 1 AND last_seq", name="seqs"),
+    # A prune deletes the runs whose last message it deleted.
+    Index(None, "user_id", "session_id", "last_seq"),
 )

@@ -9,7 +9,7 @@ from sqlalchemy import JSON, DateTime, String, TypeDecorator, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import NullType
 
-from agno_sql.ids import MAX_ID_CHARACTERS
+from agno_sql.ids import MAX_ID_CHARACTERS, MAX_RUN_ID_CHARACTERS
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Dialect, Label
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 # SQLite compares code points already; without "C" PostgreSQL would order ids by a language's rules.
 Id: Final = String(MAX_ID_CHARACTERS).with_variant(
     String(MAX_ID_CHARACTERS, collation="C"), "postgresql"
+)
+RunId: Final = String(MAX_RUN_ID_CHARACTERS).with_variant(
+    String(MAX_RUN_ID_CHARACTERS, collation="C"), "postgresql"
 )
 
 Json: Final = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")

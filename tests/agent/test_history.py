@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agno_sql.memory.in_memory import InMemory
 from agno_sql.memory.sql import SQLMemory
-from agno_sql.memory.window import MISSING_RESULT, read_window
+from agno_sql.memory.window import MISSING_RESULT
 from agno_sql.message import Message, ToolCall
 from tests.agent.models import ScriptedModel, Step, agent_of, asks, call, contents, roles
 
@@ -60,23 +60,6 @@ async def test_a_run_shows_the_same_whichever_memory_keeps_the_conversation(
     assert shown[0] == shown[1]
     systems = [m.content for m in await in_memory.get_messages(user) if m.role == "system"]
     assert [content for role, content, *_ in shown[0] if role == "system"] == systems
-
-
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(appends=APPENDS, limit=st.integers(1, 12), before=st.none() | st.integers(0, 20))
-async def test_every_memory_reads_the_same_window(
-    sql_memory: SQLMemory, appends: list[list[Message]], limit: int, before: int | None
-) -> None:
-    user, in_memory = next(USERS), InMemory(capacity=10)
-    windows = []
-    for memory in (sql_memory, in_memory):
-        for messages in appends:
-            await memory.extend(messages, user)
-        shown = await read_window(memory, user, session_id="default", limit=limit, before=before)
-        windows.append([(m.role, m.content, m.seq, m.tool_calls) for m in shown])
-    assert windows[0] == windows[1]
 
 
 @pytest.mark.parametrize("limit", range(1, 13))

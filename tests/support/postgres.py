@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -25,7 +25,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S: Final = 30.0
@@ -40,6 +40,7 @@ kill -QUIT "$0"
 while kill -0 "$0"; do sleep 0.1; done
 rm -rf "$1"
 """
+_NOT_DURABLE: Final = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 _UNSHARE: Final = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 
 
@@ -97,10 +98,23 @@ class Databases:
 
 
 class PrivatePostgres:
-    """One server of our own on 127.0.0.1, in a folder of its own; not durable, so it is fast."""
+    """One server of our own on 127.0.0.1, in a folder of its own.
 
-    def __init__(self, version: int) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix=f"agno-sql-pg{version}-"))
+    Not durable, so it is fast; a *durable* one keeps its defaults and can be killed and restarted.
+    *settings* override its configuration, *folder* is where it lives if not in a temporary folder.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        *,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self._folder = folder or Path(tempfile.mkdtemp(prefix=f"agno-sql-pg{version}-"))
+        self._durable = durable
+        self._settings = settings or {}
         self._data = self._folder / "data"
         self._log = self._folder / "log"
         self._port = _free_port()
@@ -120,6 +134,12 @@ class PrivatePostgres:
         if os.geteuid() == 0:
             self._step_down()
         self._make_cluster()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the server, after ``kill`` too: it recovers what it had acknowledged."""
+        self._stop_watching()
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
         settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self._folder),
@@ -127,9 +147,8 @@ class PrivatePostgres:
             "shared_buffers": "64MB",
             "max_connections": "200",
             "timezone": "UTC",
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
+            **({} if self._durable else _NOT_DURABLE),
+            **self._settings,
         }
         arguments = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         with self._log.open("ab") as log:
@@ -160,12 +179,29 @@ class PrivatePostgres:
         )
         self._wait_until_ready(self._process)
 
-    def destroy(self) -> None:
-        """Stop the server at once and remove its folder; safe to call whatever has happened."""
+    def kill(self) -> None:
+        """Kill the server with all its processes (SIGKILL), as a crash of the machine would."""
+        assert self._process is not None
+        self._stop_watching()
+        self._process.send_signal(signal.SIGSTOP)  # or it would start new ones meanwhile
+        # One that is left keeps the shared memory, and the next server does not start.
+        children = _children(self._process.pid)
+        for pid in (*children, self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+        _wait_until_gone(children)
+
+    def _stop_watching(self) -> None:
         if self._watch is not None:
             # First, so that it can't signal a process that got the server's number.
             self._watch.kill()
             self._watch.communicate()
+            self._watch = None
+
+    def destroy(self) -> None:
+        """Stop the server at once and remove its folder; safe to call whatever has happened."""
+        self._stop_watching()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGQUIT)
             try:
@@ -261,6 +297,33 @@ def upgrade_to_head(url: str) -> None:
     )
     if alembic.returncode != 0:
         raise RuntimeError(f"alembic upgrade head failed:\n{alembic.stdout}")
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # "pid (name) state parent …"; a name may hold anything but the last parenthesis.
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def _wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while any(_is_alive(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"killed processes are still there: {pids}")
+        time.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"  # whoever is its parent now has not asked for its status yet
 
 
 def _binaries(version: int) -> Path:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-TENANT_TABLES: Final = frozenset({"conversations", "messages"})
+TENANT_TABLES: Final = frozenset({"conversations", "messages", "runs"})
 
 # Each is the value of an execution option somewhere in agno_sql; a test holds the two equal.
 CROSS_TENANT_REASONS: Final = frozenset(

@@ -1,0 +1,144 @@
+"""Runs in the user's own SQL database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agno_sql.runs import BegunRun
+from agno_sql.store import closing, reads, run_rows, steps
+from agno_sql.store import lease as leases
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from agno_sql.clock import Clock
+    from agno_sql.message import Message, Usage
+    from agno_sql.runs import Ending, Lease, NewRun, Renewal, RunKey, StoredRun
+    from agno_sql.store.database import Database
+
+
+class SQLRunLog:
+    """The RunLog of an SQLMemory; its methods raise the same store errors.
+
+    A run's writes are also repeated when a commit's outcome is unknown: the lease tells what the
+    run has stored already. Its steps wait up to 30 seconds for a database that is gone, as its
+    model and tools were paid for.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock, capacity: int | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._capacity = capacity
+
+    async def find(self, key: RunKey) -> StoredRun | None:
+        """See RunLog.find."""
+        return await self._database.read(lambda conn: run_rows.find(conn, key))
+
+    async def begin(self, lease: Lease, new: NewRun, *, limit: int | None) -> BegunRun | None:
+        """See RunLog.begin."""
+        try:
+            turn = await self._database.write(
+                lambda conn: leases.begin(
+                    conn, lease, new, at=self._clock.now(), capacity=self._capacity
+                ),
+                repeatable=True,
+            )
+        except leases.RunExistsError:
+            return None
+        return await self._begun(lease, turn, limit)
+
+    async def resume(self, lease: Lease, *, limit: int | None) -> BegunRun | None:
+        """See RunLog.resume."""
+        turn = await self._database.write(
+            lambda conn: leases.resume(conn, lease, at=self._clock.now(), capacity=self._capacity),
+            repeatable=True,
+        )
+        return await self._begun(lease, turn, limit)
+
+    async def append(self, lease: Lease, message: Message) -> Message:
+        """See RunLog.append."""
+        return await self._step(
+            lease, message, lambda conn: steps.append(conn, lease, message, at=self._clock.now())
+        )
+
+    async def complete(self, lease: Lease, answer: Message, *, usage: Usage) -> Message:
+        """See RunLog.complete."""
+        return await self._step(
+            lease,
+            answer,
+            lambda conn: steps.complete(
+                conn, lease, answer, usage=usage, at=self._clock.now(), capacity=self._capacity
+            ),
+        )
+
+    async def close(self, lease: Lease, ending: Ending) -> None:
+        """See RunLog.close."""
+        await self._database.write(
+            lambda conn: closing.close(
+                conn, lease, ending, at=self._clock.now(), capacity=self._capacity
+            ),
+            repeatable=True,
+        )
+
+    async def renew(self, leases_held: list[Lease]) -> Renewal:
+        """See RunLog.renew."""
+        return await self._database.write(
+            lambda conn: leases.renew(conn, leases_held, at=self._clock.now())
+        )
+
+    async def is_free(self, user_id: str, session_id: str) -> bool:
+        """See RunLog.is_free."""
+        return await self._database.read(
+            lambda conn: leases.is_free(conn, (user_id, session_id), at=self._clock.now())
+        )
+
+    async def request_cancel(self, key: RunKey) -> bool:
+        """See RunLog.request_cancel."""
+        return await self._database.write(
+            lambda conn: leases.request_cancel(
+                conn, key, at=self._clock.now(), capacity=self._capacity
+            ),
+            repeatable=True,
+        )
+
+    async def interrupted(self, agent_id: str, *, limit: int, after: RunKey | None) -> list[RunKey]:
+        """See RunLog.interrupted."""
+        return await self._database.read(
+            lambda conn: run_rows.interrupted(
+                conn, agent_id, at=self._clock.now(), limit=limit, after=after
+            )
+        )
+
+    async def _begun(
+        self, lease: Lease, turn: list[Message] | None, limit: int | None
+    ) -> BegunRun | None:
+        if turn is None:
+            return None
+        # What others add from now on belongs to the next run.
+        history = await self._database.read(
+            lambda conn: reads.window_messages(
+                conn, lease.key.conversation, limit=limit, before=turn[0].seq
+            )
+        )
+        return BegunRun(turn, history)
+
+    async def _step(
+        self,
+        lease: Lease,
+        message: Message,
+        store: Callable[[AsyncConnection], Awaitable[Message]],
+    ) -> Message:
+        is_repeated = False
+
+        async def work(conn: AsyncConnection) -> Message:
+            nonlocal is_repeated
+            if is_repeated:
+                before = await steps.stored_before(conn, lease, message.run_step)
+                if before is not None:
+                    return before
+            is_repeated = True
+            return await store(conn)
+
+        return await self._database.write(work, repeatable=True, patient=True)

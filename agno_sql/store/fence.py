@@ -1,0 +1,69 @@
+"""The fence: what a run writes is refused unless its lease still holds the conversation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import and_, literal, select, update
+
+from agno_sql.errors import RunLostError
+from agno_sql.ids import shown
+from agno_sql.store.append import reserved
+from agno_sql.store.prune import COUNTERS
+from agno_sql.store.tables import conversations
+from agno_sql.store.types import UTCDateTime
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from agno_sql.runs import Lease, RunKey
+
+# The token stays: it tells the run's last holder that the end was stored.
+RELEASED: Final = {"run_id": None, "run_first_seq": None, "lease_expires_at": None}
+
+
+async def reserve(
+    conn: AsyncConnection, lease: Lease, count: int, *, at: datetime, release: bool = False
+) -> Row[Any] | None:
+    """Lock the conversation and reserve *count* numbers if *lease* holds it; ``None`` if not.
+
+    Extends the lease, or with *release* ends it. Never creates a conversation.
+    """
+    values = RELEASED if release else {"lease_expires_at": at + lease.duration}
+    row = await conn.execute(
+        update(conversations)
+        .where(
+            of(lease.key.conversation),
+            conversations.c.run_id == lease.key.run_id,
+            conversations.c.lease_token == lease.token,
+        )
+        .values(reserved(count, literal(at, UTCDateTime)) | values)
+        .returning(*COUNTERS)
+    )
+    return row.one_or_none()
+
+
+async def locked(conn: AsyncConnection, key: tuple[str, str]) -> Row[*tuple[Any, ...]] | None:
+    """Return what holds the conversation, locked until the transaction ends."""
+    c = conversations.c
+    # SQLite's transaction has locked everything already; SQLAlchemy leaves the clause out there.
+    row = await conn.execute(
+        select(c.run_id, c.lease_token, c.lease_expires_at).where(of(key)).with_for_update()
+    )
+    return row.one_or_none()
+
+
+def of(key: tuple[str, str]) -> ColumnElement[bool]:
+    """Return the condition for the row of one conversation."""
+    return and_(conversations.c.user_id == key[0], conversations.c.session_id == key[1])
+
+
+def lost(key: RunKey) -> RunLostError:
+    """Return the error for a run that no longer holds its conversation."""
+    return RunLostError(
+        f"run {key.run_id} of user {shown(key.user_id)}, session {shown(key.session_id)} was "
+        "taken over, or its conversation was cleared: nothing more was stored"
+    )
