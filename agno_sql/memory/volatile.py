@@ -50,11 +50,11 @@ class VolatileRunLog:
         if any(held.key.conversation == lease.key.conversation for held in self._turns):
             return None
         self._turns[lease] = []
-        stored = await self.append(lease, new.input)
+        # Read first: the memory may prune as soon as the input is stored.
         history = await self._memory.get_messages(
-            lease.key.user_id, session_id=lease.key.session_id, before=stored.seq
+            lease.key.user_id, session_id=lease.key.session_id
         )
-        return BegunRun([stored], history)
+        return BegunRun([await self.append(lease, new.input)], history)
 
     async def resume(self, lease: Lease, *, limit: int | None) -> BegunRun | None:  # noqa: ARG002
         """Return ``None``: no run outlives its process."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, literal_column, select, union_all
+from sqlalchemy import ColumnElement, Select, and_, case, literal_column, select, union_all
 
 from agno_sql.store.rows import row_message
 from agno_sql.store.tables import conversations, messages, runs
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Not a parameter: a plan made for any value could not use the index of system messages.
 _SYSTEM: Final[ColumnElement[str]] = literal_column("'system'")
+_ENDLESS: Final = 2**63 - 1
 _COLUMNS: Final = [
     as_stored(column) for column in messages.c if column.name not in ("user_id", "session_id")
 ]
@@ -50,19 +51,20 @@ async def window_messages(
 
 async def run_messages(conn: AsyncConnection, key: RunKey) -> list[Message]:
     """Return the kept messages that the run stored, by step."""
-    user_id, session_id, run_id = key
-    # From the run's first one on: nothing older has to be looked at.
-    first_seq = (
-        select(runs.c.first_seq)
-        .where(runs.c.user_id == user_id, runs.c.session_id == session_id, runs.c.run_id == run_id)
-        .scalar_subquery()
+    # Only what stands between its first and its last message is looked at.
+    is_its_run = and_(
+        runs.c.user_id == messages.c.user_id,
+        runs.c.session_id == messages.c.session_id,
+        runs.c.run_id == messages.c.run_id,
+        messages.c.seq >= runs.c.first_seq,
+        messages.c.seq <= case((runs.c.status == "running", _ENDLESS), else_=runs.c.last_seq),
     )
     rows = await conn.execute(
         select(*_COLUMNS)
+        .join(runs, is_its_run)
         .where(
             *_range(key.conversation, None),
-            messages.c.seq >= first_seq,
-            messages.c.run_id == run_id,
+            messages.c.run_id == key.run_id,
             messages.c.run_step.is_not(None),
         )
         .order_by(messages.c.run_step)

@@ -67,7 +67,8 @@ async def test_the_limit_holds_in_an_async_tool_which_is_cancelled() -> None:
         with pytest.raises(RunTimeoutError):
             await agent.run("go", "alice", timeout=SHORT)
     assert cancelled.is_set()
-    assert roles(await memory.get_messages("alice")) == ["user"]
+    assert roles(await memory.get_messages("alice")) == ["user", "assistant", "tool"]
+    assert await refused_by_a_provider(memory, "alice") is None
 
 
 async def test_the_limit_holds_in_a_plain_tool_which_can_only_be_left_alone() -> None:
@@ -83,7 +84,8 @@ async def test_the_limit_holds_in_a_plain_tool_which_can_only_be_left_alone() ->
                 await agent.run("go", "alice", timeout=SHORT)
     finally:
         release.set()
-    assert roles(await memory.get_messages("alice")) == ["user"]
+    (result,) = contents(await memory.get_messages("alice"), "tool")
+    assert "RunTimeoutError" in result
 
 
 @pytest.mark.parametrize("where, left", [("pre_hooks", []), ("post_hooks", ["go"])])
@@ -104,7 +106,7 @@ async def test_a_stream_that_takes_too_long_ends_with_the_error_as_its_last_even
     assert told[0] == TextDelta("hm")
     assert isinstance(told[-1], RunFailed)
     assert isinstance(told[-1].error, RunTimeoutError)
-    assert roles(await memory.get_messages("alice")) == ["user"]
+    assert roles(await memory.get_messages("alice")) == ["user", "assistant", "tool"]
 
 
 def never_tool() -> Callable[[], object]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agno_sql.agent.context import RunContext
+from agno_sql.agent.events import ToolReturned
 from agno_sql.memory.in_memory import InMemory
 from agno_sql.message import Message, ToolCall
 from tests.agent.models import (
@@ -81,7 +82,7 @@ async def test_a_plain_and_an_async_call_of_one_round_can_wait_for_each_other() 
 
 
 @pytest.mark.guarantee("G24")
-async def test_results_are_stored_and_shown_in_call_order_whatever_finishes_first() -> None:
+async def test_results_are_shown_in_call_order_whatever_finishes_first() -> None:
     memory, finished = InMemory(), []
     turn = {name: asyncio.Event() for name in "abc"}
     turn["c"].set()
@@ -101,7 +102,7 @@ async def test_results_are_stored_and_shown_in_call_order_whatever_finishes_firs
     assert finished == ["c", "b", "a"]
     in_order = [("call_a", "a"), ("call_b", "b"), ("call_c", "c")]
     assert paired(model.shown[1]) == in_order
-    assert paired(await memory.get_messages("alice")) == in_order
+    assert paired(await memory.get_messages("alice")) == in_order[::-1]
     assert paired(list(output.messages)) == in_order
 
 
@@ -128,16 +129,30 @@ async def test_one_failing_call_does_not_disturb_its_neighbours() -> None:
     assert "x" in fourth
 
 
-async def test_a_call_and_its_results_are_stored_together() -> None:
-    """While a tool works, the history holds neither its call nor half of the results."""
-    memory = InMemory()
+async def test_each_step_is_stored_before_the_next_begins() -> None:
+    """A tool finds its call stored, and the result of another one as soon as that has ended."""
+    memory, first_is_stored = InMemory(), asyncio.Event()
 
     async def peek(context: RunContext) -> str:
         return " ".join(roles(await memory.get_messages(context.user_id)))
 
-    model = ScriptedModel(asks(call("peek", "c1"), call("peek", "c2")), asks(call("peek")), "done")
-    await agent_of(model, memory, tools=[peek]).run("go", "alice")
-    assert contents(model.shown[-1], "tool") == ["user", "user", "user assistant tool tool"]
+    async def peek_later(context: RunContext) -> str:
+        await first_is_stored.wait()
+        return await peek(context)
+
+    model = ScriptedModel(
+        asks(call("peek_later", "c1"), call("peek", "c2")), asks(call("peek")), "done"
+    )
+    agent = agent_of(model, memory, tools=[peek, peek_later])
+    async with asyncio.timeout(DEADLINE_S):
+        async for event in agent.stream("go", "alice"):
+            if isinstance(event, ToolReturned):
+                first_is_stored.set()
+    assert contents(model.shown[-1], "tool") == [
+        "user assistant tool",
+        "user assistant",
+        "user assistant tool tool assistant",
+    ]
 
 
 async def test_a_call_id_that_repeats_over_rounds_gets_each_result_where_it_belongs() -> None:

@@ -332,7 +332,7 @@ async def test_an_error_at_commit_says_nothing_was_stored_only_where_that_is_sur
 async def test_a_statement_that_takes_too_long_is_abandoned_when_cancelled(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agno_sql.store.database._SETTLE_FOR_S", 0.0)
+    monkeypatch.setattr("agno_sql.settled._SETTLE_FOR_S", 0.0)
     engine = create_async_engine(postgres_url, pool_size=1, max_overflow=0)
     database = Database(engine)
     has_begun = asyncio.Event()
