@@ -14,6 +14,16 @@ _T = TypeVar("_T")
 _SETTLE_FOR_S: Final = 5.0
 
 
+async def settled_soon(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what *work* returns, as settled does, but stop waiting after five seconds anyway.
+
+    Raises:
+        TimeoutError: It took longer; it is cancelled then.
+    """
+    async with asyncio.timeout(_SETTLE_FOR_S):
+        return await settled(work)
+
+
 async def settled(work: Coroutine[Any, Any, _T]) -> _T:
     """Return what *work* returns; a cancellation is raised when it has ended, one way or another.
 

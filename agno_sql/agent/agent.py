@@ -202,8 +202,10 @@ class Agent:
         failed. Safe to call from any number of processes at once, and again and again: each run
         is recovered once, and one that is at work is left alone.
 
+        A run that fails is told in the log, and by its run_id.
+
         Raises:
-            StoreError: The database refused or could not be reached.
+            StoreError: Looking for interrupted runs failed.
         """
         log, after = run_log_of(self.memory), None
         outputs: list[RunOutput] = []
@@ -260,9 +262,11 @@ class Agent:
     async def _recover(self, key: RunKey) -> RunOutput | None:
         try:
             return await Run(agent=self, key=key).resume()
-        except Exception:  # noqa: BLE001  (a hook's own too: it is stored, the other runs go on)
-            _log.warning("run %s could not be recovered", key.run_id, exc_info=True)
-            return None
+        except AgnoSQLError as error:
+            _log.warning("run %s was not answered: %s: %s", key.run_id, type(error).__name__, error)
+        except Exception:  # noqa: BLE001  (a hook's own is stored too, and the next run goes on)
+            _log.exception("run %s was not answered", key.run_id)
+        return None
 
 
 async def _events(run: Run, new: NewRun) -> AsyncGenerator[RunEvent, None]:

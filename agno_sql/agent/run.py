@@ -20,7 +20,15 @@ from agno_sql.agent.ending import check_is_same, ended_output, ending_of
 from agno_sql.agent.events import RunEvent, TextDelta, ToolCalled, ToolReturned
 from agno_sql.agent.output import RunOutput
 from agno_sql.agent.tool_calls import INTERRUPTED, call_context, find_tool, tool_result
-from agno_sql.errors import MaxLoopsError, RunError, RunTimeoutError, StoreError, StreamCutError
+from agno_sql.errors import (
+    MaxLoopsError,
+    OutcomeUnknownError,
+    RunError,
+    RunTimeoutError,
+    StoreError,
+    StoreUnavailableError,
+    StreamCutError,
+)
 from agno_sql.exchange import open_calls
 from agno_sql.memory.live import LiveRuns, busy, live_runs
 from agno_sql.memory.volatile import run_log_of
@@ -28,7 +36,7 @@ from agno_sql.memory.window import window
 from agno_sql.message import Message, ToolCall, Usage
 from agno_sql.models.chat_model import ModelReply
 from agno_sql.runs import BegunRun, Lease, NewRun, RunKey
-from agno_sql.settled import settled
+from agno_sql.settled import settled_soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -133,7 +141,7 @@ class Run:
         self.history = window(begun.history, self.agent.history_limit)
         self.usage = sum((m.usage for m in self.turn if m.usage), Usage())
         self.interrupted_steps = frozenset(step for step, _ in open_calls(self.turn))
-        with self.live.kept(self.lease, self._stop):
+        async with self.live.kept(self.lease, self._stop):
             return await self._answer()
 
     async def _answer(self) -> RunOutput:
@@ -237,14 +245,18 @@ class Run:
             async with asyncio.timeout(seconds) as limit:
                 try:
                     return await work
-                except asyncio.CancelledError as error:
-                    reason = timed_out if limit.expired() else self.stopped_by
-                    await self._close(reason or error)
-                    if self.stopped_by is None or task.uncancel() > cancelled_before:
-                        raise
-                    raise self.stopped_by from None
                 except BaseException as error:
-                    await self._close(error)
+                    is_cancelled = isinstance(error, asyncio.CancelledError)
+                    reason = timed_out if limit.expired() else self.stopped_by
+                    try:
+                        await self._close((reason if is_cancelled else None) or error)
+                    finally:
+                        # What was cancelled for us is taken back, whatever came of it.
+                        is_stopped = (
+                            self.stopped_by is not None and task.uncancel() <= cancelled_before
+                        )
+                    if is_cancelled and is_stopped and self.stopped_by is not None:
+                        raise self.stopped_by from None
                     raise
         except TimeoutError as error:
             if not limit.expired():
@@ -254,11 +266,20 @@ class Run:
     async def _close(self, error: BaseException) -> None:
         if not self.may_hold:
             return
+        # Without its database a run is interrupted, not failed: it can be gone on with.
+        is_interrupted = isinstance(error, StoreUnavailableError | OutcomeUnknownError)
         try:
-            await settled(self.log.close(self.lease, ending_of(error, self.usage)))
-        except StoreError as failure:
+            await settled_soon(
+                self.log.park(self.lease)
+                if is_interrupted
+                else self.log.close(self.lease, ending_of(error, self.usage))
+            )
+        except (StoreError, TimeoutError) as failure:
             _log.warning(
-                "run %s is interrupted: its end could not be stored: %s", self.key.run_id, failure
+                "run %s is interrupted: its end could not be stored: %s: %s",
+                self.key.run_id,
+                type(failure).__name__,
+                failure,
             )
 
     def _stop(self, error: RunError) -> None:

@@ -176,6 +176,21 @@ def cleanup(
     cleanup(inactive, dry_run=dry_run, yes=yes, url=database)
 
 
+@app.command()
+def doctor(
+    *,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, help="At most N findings of each check.")
+    ] = 20,
+    as_json: _Json = False,
+    database: _AnyDatabase,
+) -> None:
+    """Look for what is broken, and for runs that wait to be recovered. Changes nothing."""
+    from agno_sql.cli.doctor import doctor
+
+    doctor(limit=limit, as_json=as_json, url=database)
+
+
 @db.command()
 def upgrade(
     revision: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -13,7 +13,7 @@ from agno_sql.errors import ConversationBusyError, RunCancelledError, RunLostErr
 from agno_sql.ids import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from agno_sql.errors import RunError
     from agno_sql.memory.run_log import RunLog
@@ -87,8 +87,8 @@ class LiveRuns:
             if not queue.members:
                 del self._queues[conversation]
 
-    @contextmanager
-    def kept(self, lease: Lease, stop: Callable[[RunError], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def kept(self, lease: Lease, stop: Callable[[RunError], None]) -> AsyncIterator[None]:
         """Renew *lease* from now on, first after a third of it.
 
         *stop* is called if it is lost, or if its run is to be cancelled.
@@ -100,9 +100,17 @@ class LiveRuns:
             yield
         finally:
             del self._held[lease.token]
-            if not self._held and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            if not self._held:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        """Leave nothing behind: neither a timer, nor a renewal that outlives the runs it is for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._beat is not None:
+            self._beat.cancel()
+            await asyncio.wait([self._beat])
 
     def look_now(self) -> None:
         """Renew, and look for requests to cancel, without waiting until a lease is due."""

@@ -48,6 +48,13 @@ class RunLog(Protocol):
         """
         ...
 
+    async def park(self, lease: Lease) -> None:
+        """Give the lease back without ending the run, which is interrupted from now on.
+
+        Does nothing if *lease* holds the conversation no longer.
+        """
+        ...
+
     async def renew(self, leases: list[Lease]) -> Renewal:
         """Extend *leases* from now on; tell which are lost, and whose run is to be cancelled."""
         ...

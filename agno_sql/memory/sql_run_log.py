@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agno_sql.runs import BegunRun
-from agno_sql.store import closing, reads, run_rows, steps
+from agno_sql.store import closing, fence, reads, run_rows, steps
 from agno_sql.store import lease as leases
 
 if TYPE_CHECKING:
@@ -82,6 +82,12 @@ class SQLRunLog:
             repeatable=True,
         )
 
+    async def park(self, lease: Lease) -> None:
+        """See RunLog.park."""
+        await self._database.write(
+            lambda conn: fence.park(conn, lease, at=self._clock.now()), repeatable=True
+        )
+
     async def renew(self, leases_held: list[Lease]) -> Renewal:
         """See RunLog.renew."""
         return await self._database.write(
@@ -120,7 +126,8 @@ class SQLRunLog:
         history = await self._database.read(
             lambda conn: reads.window_messages(
                 conn, lease.key.conversation, limit=limit, before=turn[0].seq
-            )
+            ),
+            patient=True,
         )
         return BegunRun(turn, history)
 
@@ -135,7 +142,7 @@ class SQLRunLog:
         async def work(conn: AsyncConnection) -> Message:
             nonlocal is_repeated
             if is_repeated:
-                before = await steps.stored_before(conn, lease, message.run_step)
+                before = await steps.stored_before(conn, lease, message)
                 if before is not None:
                     return before
             is_repeated = True

@@ -86,6 +86,10 @@ class VolatileRunLog:
         finally:
             self._forget(lease)
 
+    async def park(self, lease: Lease) -> None:
+        """End the run, as nobody could go on with it; what it has stored stays as it is."""
+        self._forget(lease)
+
     async def renew(self, leases: list[Lease]) -> Renewal:
         """See RunLog.renew."""
         return Renewal(

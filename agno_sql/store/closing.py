@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import literal, update
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from agno_sql.message import Message
     from agno_sql.runs import Lease, RunKey
 
 INTERRUPTED: Final = Ending(
     status="failed",
     error_type="RunInterruptedError",
-    error_message="the process that worked on the run went away, and it was not resumed",
+    error_message="the run was interrupted, and another one of the conversation came before it",
 )
 CANCELLED: Final = Ending(
     status="cancelled", error_type="RunCancelledError", error_message="the run was cancelled"
@@ -37,16 +39,14 @@ CANCELLED: Final = Ending(
 
 async def close(
     conn: AsyncConnection, lease: Lease, ending: Ending, *, at: datetime, capacity: int | None
-) -> bool:
-    """End the run that *lease* holds; return ``False`` if it does not hold it any more.
+) -> None:
+    """End the run that *lease* holds; do nothing if it does not hold it any more.
 
     Safe to repeat.
     """
     held = await locked(conn, lease.key.conversation)
-    if held is None or held.run_id != lease.key.run_id or held.lease_token != lease.token:
-        return False
-    await close_locked(conn, lease.key, ending, at=at, capacity=capacity)
-    return True
+    if held is not None and (held.run_id, held.lease_token) == (lease.key.run_id, lease.token):
+        await close_locked(conn, lease.key, ending, at=at, capacity=capacity)
 
 
 async def close_locked(
@@ -61,26 +61,19 @@ async def close_locked(
 
     Calls without a result get one that says so: what is stored stays what a provider accepts.
     """
-    try:
+    turn: list[Message] = []
+    # A run that can't be read has to end too; whoever reads the conversation is told the row.
+    with suppress(CorruptRecordError):
         turn = await run_messages(conn, key)
-    except CorruptRecordError:
-        # A run that can't be read has to end too; whoever reads the conversation is told the row.
-        turn = []
     results = closing_results(turn, key.run_id, ending.error_type)
-    at_literal = literal(at, UTCDateTime)
+    added = reserved(len(results), literal(at, UTCDateTime)) if results else {}
     updated = await conn.execute(
         update(conversations)
         .where(of(key.conversation))
-        .values((reserved(len(results), at_literal) if results else {}) | RELEASED)
+        .values(added | RELEASED)
         .returning(*COUNTERS)
     )
     conversation = updated.one()
-    if results:
-        newest = await insert_numbered(
-            conn, key.conversation, results, last_seq=conversation.last_seq, at=at
-        )
-    else:
-        newest = await newest_messages(conn, key.conversation, limit=1, before=None)
     usage = (
         sum((m.usage for m in turn if m.usage), Usage()) if ending.usage is None else ending.usage
     )
@@ -94,4 +87,9 @@ async def close_locked(
             finished_at=at,
         )
     )
-    await prune(conn, key.conversation, conversation, newest=newest, capacity=capacity)
+    newest = results and await insert_numbered(
+        conn, key.conversation, results, last_seq=conversation.last_seq, at=at
+    )
+    with suppress(CorruptRecordError):
+        newest = newest or await newest_messages(conn, key.conversation, limit=1, before=None)
+        await prune(conn, key.conversation, conversation, newest=newest, capacity=capacity)

@@ -44,6 +44,7 @@ _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.25
 _ANSWER_WITHIN_S: Final = 30.0
 _PASSING: Final = frozenset({Fault.TRY_AGAIN, Fault.DISCONNECTED})
+_PATIENT: Final = _PASSING | {Fault.UNREACHABLE}
 
 
 class Database:
@@ -80,14 +81,16 @@ class Database:
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._writers = WeakKeyDictionary()
 
-    async def read(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        """Return what *work* returns; it gets a connection for reading."""
+    async def read(
+        self, work: Callable[[AsyncConnection], Awaitable[_T]], *, patient: bool = False
+    ) -> _T:
+        """Return what *work* returns; it gets a connection for reading. *patient* as in write."""
 
         async def attempt() -> _T:
             async with self._engine.connect() as conn, self._limit():
                 return await work(conn)
 
-        return await self._try(attempt)
+        return await self._try(attempt, patient=patient)
 
     async def write(
         self,
@@ -148,7 +151,7 @@ class Database:
             raise StoreError("this memory is closed: the block that opened it has ended")
         clock = asyncio.get_running_loop().time
         give_up_at, pause = clock() + _RETRY_FOR_S, _FIRST_PAUSE_S
-        again = _PASSING | {Fault.UNREACHABLE} if patient else _PASSING
+        again = _PATIENT if patient else _PASSING
         unknown: OutcomeUnknownError | None = None
         while True:
             try:
@@ -159,7 +162,7 @@ class Database:
             except OutcomeUnknownError as error:
                 if not repeatable or clock() > give_up_at:
                     raise
-                unknown, again = error, _PASSING | {Fault.UNREACHABLE}
+                unknown, again = error, _PATIENT
             except DRIVER_ERRORS as error:
                 fault = classify(error)
                 if fault not in again or clock() > give_up_at:
@@ -201,7 +204,7 @@ class Database:
         where, code = shown_url(self._engine.url), code_of(error)
         if fault is Fault.SCHEMA:
             with suppress(*DRIVER_ERRORS):
-                async with self._engine.connect() as conn:
+                async with self._limit(), self._engine.connect() as conn:
                     await check_schema(conn)
         if fault in (Fault.SCHEMA, Fault.REFUSED):
             return StoreError(f"the database refused ({code}); nothing was stored: {where}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Short: Database waits for a busy file itself, where a cancellation finds it.
 _BUSY_TIMEOUT_S: Final = 0.25
+_CONNECT_TIMEOUT_S: Final = 10.0
 # Connections are given out first come first served: thousands of tasks may wait their turn.
 _POOL_TIMEOUT_S: Final = 120.0
 # NORMAL may lose the last commits in a power cut; with FULL, acknowledged means on disk.
@@ -34,7 +35,11 @@ def open_engine(url: str | URL) -> AsyncEngine:
     parsed = normalize_url(url)
     if parsed.get_backend_name() != "sqlite":
         plain, connect_args = driver_options(parsed)
-        return create_async_engine(plain, connect_args=connect_args, pool_timeout=_POOL_TIMEOUT_S)
+        return create_async_engine(
+            plain,
+            connect_args={"timeout": _CONNECT_TIMEOUT_S} | connect_args,
+            pool_timeout=_POOL_TIMEOUT_S,
+        )
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
         raise StoreUnavailableError(

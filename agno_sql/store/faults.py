@@ -22,7 +22,7 @@ class Fault(Enum):
     """The connection is gone: before COMMIT nothing was stored, at COMMIT it is unknown."""
 
     OVERLOADED = auto()
-    """No connection became free in time."""
+    """It can't be done for now, and passes: no connection was free, the disk is full."""
 
     UNREACHABLE = auto()
     """No connection could be made, or none may be."""
@@ -42,6 +42,12 @@ _SQLSTATE: Final = {
     "57P02": Fault.DISCONNECTED,  # crash_shutdown
     "57P03": Fault.DISCONNECTED,  # cannot_connect_now: the server is starting
     "53300": Fault.TRY_AGAIN,  # too_many_connections
+    "53100": Fault.OVERLOADED,  # disk_full
+    "53200": Fault.OVERLOADED,  # out_of_memory
+    "53400": Fault.OVERLOADED,  # configuration_limit_exceeded
+    "57014": Fault.OVERLOADED,  # query_canceled: the server's statement_timeout
+    "58030": Fault.OVERLOADED,  # io_error
+    "25006": Fault.OVERLOADED,  # read_only_sql_transaction: a failover is under way
     "3D000": Fault.UNREACHABLE,  # invalid_catalog_name: no such database
     "28P01": Fault.UNREACHABLE,  # invalid_password
     "28000": Fault.UNREACHABLE,  # invalid_authorization_specification
@@ -54,6 +60,7 @@ _SQLITE: Final = {
     sqlite3.SQLITE_CANTOPEN: Fault.UNREACHABLE,
     sqlite3.SQLITE_NOTADB: Fault.UNREACHABLE,
     sqlite3.SQLITE_IOERR: Fault.DISCONNECTED,
+    sqlite3.SQLITE_FULL: Fault.OVERLOADED,
     sqlite3.SQLITE_ERROR: Fault.SCHEMA,  # SQLite has no code of its own for "no such table"
 }
 DriverError = DBAPIError | PoolTimeoutError | OSError | PostgresError | sqlite3.Error

@@ -35,15 +35,16 @@ async def reserve(
     values = RELEASED if release else {"lease_expires_at": at + lease.duration}
     row = await conn.execute(
         update(conversations)
-        .where(
-            of(lease.key.conversation),
-            conversations.c.run_id == lease.key.run_id,
-            conversations.c.lease_token == lease.token,
-        )
+        .where(_held_by(lease))
         .values(reserved(count, literal(at, UTCDateTime)) | values)
         .returning(*COUNTERS)
     )
     return row.one_or_none()
+
+
+async def park(conn: AsyncConnection, lease: Lease, *, at: datetime) -> None:
+    """Let *lease* expire now, if it still holds the conversation."""
+    await conn.execute(update(conversations).where(_held_by(lease)).values(lease_expires_at=at))
 
 
 async def locked(conn: AsyncConnection, key: tuple[str, str]) -> Row[*tuple[Any, ...]] | None:
@@ -54,6 +55,14 @@ async def locked(conn: AsyncConnection, key: tuple[str, str]) -> Row[*tuple[Any,
         select(c.run_id, c.lease_token, c.lease_expires_at).where(of(key)).with_for_update()
     )
     return row.one_or_none()
+
+
+def _held_by(lease: Lease) -> ColumnElement[bool]:
+    return and_(
+        of(lease.key.conversation),
+        conversations.c.run_id == lease.key.run_id,
+        conversations.c.lease_token == lease.token,
+    )
 
 
 def of(key: tuple[str, str]) -> ColumnElement[bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import and_, select, tuple_, update
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.runs import Ending, Renewal, RunKey
@@ -68,22 +68,22 @@ async def resume(
 
 async def renew(conn: AsyncConnection, leases: Sequence[Lease], *, at: datetime) -> Renewal:
     """Extend *leases* from now on; tell which are lost, and whose run is to be cancelled."""
-    held: set[str] = set()
+    known: set[str] = set()
     for duration in sorted({lease.duration for lease in leases}):
         group = [lease for lease in leases if lease.duration == duration]
-        renewed = await conn.scalars(
-            update(conversations)
-            .where(
-                tuple_(conversations.c.user_id, conversations.c.session_id).in_(
-                    sorted({lease.key.conversation for lease in group})
-                ),
-                conversations.c.lease_token.in_([lease.token for lease in group]),
-                conversations.c.run_id.is_not(None),
-            )
-            .values(lease_expires_at=at + duration)
-            .returning(conversations.c.lease_token)
+        is_known = and_(
+            tuple_(conversations.c.user_id, conversations.c.session_id).in_(
+                sorted({lease.key.conversation for lease in group})
+            ),
+            conversations.c.lease_token.in_([lease.token for lease in group]),
         )
-        held.update(renewed)
+        await conn.execute(
+            update(conversations)
+            .where(is_known, conversations.c.run_id.is_not(None))
+            .values(lease_expires_at=at + duration)
+        )
+        # A token stays when its run has ended: that one is not lost, its process has yet to hear.
+        known.update(await conn.scalars(select(conversations.c.lease_token).where(is_known)))
     asked = await conn.execute(
         select(runs.c.user_id, runs.c.session_id, runs.c.run_id).where(
             tuple_(runs.c.user_id, runs.c.session_id, runs.c.run_id).in_(
@@ -94,7 +94,7 @@ async def renew(conn: AsyncConnection, leases: Sequence[Lease], *, at: datetime)
     )
     to_cancel = {RunKey(*row) for row in asked}
     return Renewal(
-        lost=frozenset(lease.token for lease in leases if lease.token not in held),
+        lost=frozenset(lease.token for lease in leases if lease.token not in known),
         cancelled=frozenset(lease.token for lease in leases if lease.key in to_cancel),
     )
 
@@ -170,20 +170,23 @@ async def _resume_locked(
     if held is None or held.run_id != lease.key.run_id:
         return None
     is_ours = held.lease_token == lease.token  # by a commit whose outcome was unknown
-    if not is_ours:
-        run = None if held.lease_expires_at > at else await get(conn, lease.key)
-        if run is None or not (new is None or new.is_of(run)):
-            return None
-        if run.cancel_requested_at is not None:
-            await close_locked(conn, lease.key, CANCELLED, at=at, capacity=capacity)
-            return None
-        await _take_over(conn, lease, at)
+    if not is_ours and held.lease_expires_at > at:
+        return None
     try:
-        return await run_messages(conn, lease.key)
+        run = await get(conn, lease.key)
+        turn = await run_messages(conn, lease.key)
     except CorruptRecordError as error:
         ending = Ending(status="failed", error_type=type(error).__name__, error_message=str(error))
         await close_locked(conn, lease.key, ending, at=at, capacity=capacity)
         return None
+    if run is None or not (new is None or new.is_of(run)):
+        return None
+    if not is_ours and run.cancel_requested_at is not None:
+        await close_locked(conn, lease.key, CANCELLED, at=at, capacity=capacity)
+        return None
+    if not is_ours:
+        await _take_over(conn, lease, at)
+    return turn
 
 
 async def _take_over(conn: AsyncConnection, lease: Lease, at: datetime) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, literal, select, tuple_
 
+from agno_sql.errors import CorruptRecordError
+from agno_sql.ids import shown
 from agno_sql.message import Usage
 from agno_sql.runs import RunKey, RunRecord, StoredRun
 from agno_sql.store.reads import run_messages
@@ -25,9 +27,19 @@ _RECOVER: Final = {"cross_tenant": "recovery looks for the interrupted runs of a
 
 
 async def get(conn: AsyncConnection, key: RunKey) -> RunRecord | None:
-    """Return what is known of the run, ``None`` for one that is not known."""
-    row = (await conn.execute(select(runs).where(is_run(key)))).one_or_none()
-    return None if row is None else _record(row)
+    """Return what is known of the run, ``None`` for one that is not known.
+
+    Raises:
+        CorruptRecordError: The row was not written by this library; names it.
+    """
+    try:
+        row = (await conn.execute(select(runs).where(is_run(key)))).one_or_none()
+        return None if row is None else run_record(row)
+    except (ValueError, TypeError) as error:
+        raise CorruptRecordError(
+            f"run {key.run_id} of user {shown(key.user_id)}, session {shown(key.session_id)} "
+            f"can't be decoded: {error}"
+        ) from error
 
 
 async def find(conn: AsyncConnection, key: RunKey) -> StoredRun | None:
@@ -99,7 +111,7 @@ def usage_row(usage: Usage) -> dict[str, Any]:
     return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
 
 
-def _record(row: Row[*tuple[Any, ...]]) -> RunRecord:
+def run_record(row: Row[*tuple[Any, ...]]) -> RunRecord:
     """Return the run that *row* holds."""
     return RunRecord(
         user_id=row.user_id,

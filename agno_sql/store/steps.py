@@ -10,7 +10,7 @@ from agno_sql.store.append import insert_numbered
 from agno_sql.store.fence import locked, lost, reserve
 from agno_sql.store.prune import prune
 from agno_sql.store.reads import run_messages
-from agno_sql.store.run_rows import is_run, usage_row
+from agno_sql.store.run_rows import get, is_run, usage_row
 from agno_sql.store.tables import runs
 
 if TYPE_CHECKING:
@@ -70,13 +70,17 @@ async def complete(
     return stored[0]
 
 
-async def stored_before(conn: AsyncConnection, lease: Lease, step: int | None) -> Message | None:
-    """Return the run's message of *step* if this lease has stored it.
+async def stored_before(conn: AsyncConnection, lease: Lease, message: Message) -> Message | None:
+    """Return *message* as it is stored if this lease has stored it.
 
     Asked when a commit's outcome is unknown: the lock waits for that transaction's end.
     """
     held = await locked(conn, lease.key.conversation)
-    if held is None or held.lease_token != lease.token:
-        return None
     turn = await run_messages(conn, lease.key)
-    return next((message for message in turn if message.run_step == step), None)
+    stored = next((found for found in turn if found.run_step == message.run_step), None)
+    if held is None or stored is None or held.lease_token == lease.token:
+        return stored
+    # Another run has come since. If this one has ended with this answer, the answer is stored.
+    run = await get(conn, lease.key)
+    has_ended = run is not None and run.status == "completed"
+    return stored if has_ended and stored.content == message.content else None

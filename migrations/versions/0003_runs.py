@@ -3,7 +3,8 @@
 Phase: expand. The previous release runs unchanged against this schema.
 Locks: on PostgreSQL, new columns lock conversations and messages for an instant, and the index on
 conversations blocks their writers while one scan of the table finds nothing to put into it. SQLite
-holds its write lock meanwhile. No row is rewritten.
+holds its write lock meanwhile. No row is rewritten; only the way down rewrites both tables on SQLite,
+some 15 seconds for a million messages.
 """
 
 from __future__ import annotations

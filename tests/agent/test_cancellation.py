@@ -36,6 +36,7 @@ STAGES = [
     ["user", "assistant", "tool", "tool"],
     ["user", "assistant", "tool", "tool", "assistant"],
 ]
+CLOSED = "RunCancelledError: the run ended during this call; whether the tool ran is unknown."
 
 
 class Stuck:
@@ -53,11 +54,13 @@ class Stuck:
             raise
 
 
-async def cancel_when(entered: asyncio.Event, agent: Agent) -> None:
-    """Cancel a run of alice's once *entered* is set; it must raise CancelledError."""
+async def cancel_when(entered: asyncio.Event, agent: Agent, *, stored: int = 0) -> None:
+    """Cancel a run of alice's once *entered* is set and so much stored; it has to raise that."""
     run = asyncio.create_task(agent.run("go", "alice"))
     async with asyncio.timeout(DEADLINE_S):
         await entered.wait()
+        while await agent.memory.size("alice") < stored:  # noqa: ASYNC110  (a memory sets no event)
+            await asyncio.sleep(0)
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
             await run
@@ -77,18 +80,23 @@ async def test_cancelled_at_the_model_call_a_run_leaves_its_question() -> None:
     assert await refused_by_a_provider(memory, "alice") is None
 
 
-async def test_cancelled_in_a_tool_a_run_leaves_neither_the_call_nor_a_result() -> None:
+async def test_cancelled_in_a_tool_a_run_closes_its_call_and_keeps_the_other_results() -> None:
     memory, stuck = InMemory(), Stuck()
 
     def quick() -> str:
         return "quick"
 
     calls = asks(call("quick", "c1"), call("wait", "c2"), call("quick", "c3"))
-    agent = agent_of(ScriptedModel(calls), memory, tools=[quick, stuck.wait])
-    await cancel_when(stuck.entered, agent)
+    model = ScriptedModel(calls)
+    agent = agent_of(model, memory, tools=[quick, stuck.wait])
+    await cancel_when(stuck.entered, agent, stored=4)
 
     assert stuck.cancelled.is_set()
-    assert roles(await memory.get_messages("alice")) == ["user"]
+    assert len(model.shown) == 1
+    stored = await memory.get_messages("alice")
+    assert roles(stored) == ["user", "assistant", "tool", "tool", "tool"]
+    results = {m.tool_call_id: m.content for m in stored[2:]}
+    assert results == {"c1": "quick", "c2": CLOSED, "c3": "quick"}
     assert await refused_by_a_provider(memory, "alice") is None
 
 
@@ -101,7 +109,7 @@ async def test_earlier_rounds_of_a_cancelled_run_stay() -> None:
     model = ScriptedModel(asks(call("quick")), asks(call("wait")))
     await cancel_when(stuck.entered, agent_of(model, memory, tools=[quick, stuck.wait]))
 
-    assert roles(await memory.get_messages("alice")) == ["user", "assistant", "tool"]
+    assert contents(await memory.get_messages("alice")) == ["go", "", "quick", "", CLOSED]
     assert await refused_by_a_provider(memory, "alice") is None
 
 
@@ -125,7 +133,7 @@ async def test_cancelled_in_a_plain_tool_a_run_ends_at_once_and_the_result_comes
         release.set()
         async with asyncio.timeout(DEADLINE_S):
             await left.wait()
-    assert contents(await memory.get_messages("alice")) == ["go"]
+    assert contents(await memory.get_messages("alice")) == ["go", "", CLOSED]
 
 
 async def test_a_tool_that_ignores_its_cancellation_does_not_save_the_run() -> None:
@@ -147,8 +155,16 @@ async def test_a_tool_that_ignores_its_cancellation_does_not_save_the_run() -> N
 
     calls = asks(call("stubborn", "c1"), call("fails_to_clean_up", "c2"))
     tools = [stubborn, fails_to_clean_up]
-    await cancel_when(entered, agent_of(ScriptedModel(calls), memory, tools=tools))
-    assert roles(await memory.get_messages("alice")) == ["user"]
+    model = ScriptedModel(calls)
+    await cancel_when(entered, agent_of(model, memory, tools=tools))
+    assert len(model.shown) == 1
+    stored = await memory.get_messages("alice")
+    assert roles(stored) == ["user", "assistant", "tool", "tool"]
+    # What a tool still said is a result like any other.
+    results = {m.tool_call_id: m.content for m in stored[2:]}
+    assert results["c1"] in ("I went on", CLOSED)
+    assert results["c2"] in ("ValueError: could not clean up", CLOSED)
+    assert await refused_by_a_provider(memory, "alice") is None
 
 
 @pytest.mark.parametrize("where, left", [("pre_hooks", []), ("post_hooks", ["go"])])
@@ -163,21 +179,26 @@ async def test_cancelled_in_a_hook_a_run_stores_nothing_more(where: str, left: l
 
 
 async def test_one_of_two_runs_of_a_conversation_is_cancelled_alone() -> None:
+    """The second waits for the first, and is served as soon as that is cancelled."""
     memory, stuck = InMemory(), Stuck()
 
     async def think(_: object) -> str:
         await stuck.wait()
         return "never"
 
-    agent = agent_of(ScriptedModel(think, "ok"), memory)
+    model = ScriptedModel(think, "ok")
+    agent = agent_of(model, memory)
     first = asyncio.create_task(agent.run("one", "alice"))
     async with asyncio.timeout(DEADLINE_S):
         await stuck.entered.wait()
-        second = await agent.run("two", "alice")
+        second = asyncio.create_task(agent.run("two", "alice"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(model.shown) == 1
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-    assert second.content == "ok"
+        assert (await second).content == "ok"
     assert contents(await memory.get_messages("alice")) == ["one", "two", "ok"]
 
 

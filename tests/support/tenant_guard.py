@@ -31,6 +31,8 @@ CROSS_TENANT_REASONS: Final = frozenset(
     {
         "clear_all deletes everything",
         "inactive users are looked for among all",
+        "recovery looks for the interrupted runs of all users",
+        "the doctor examines the rows of all users",
     }
 )
 
@@ -170,7 +172,8 @@ def _unpinned_of_query(query: Sequence[Piece]) -> Iterator[str]:
 
 
 def _is_query(pieces: Sequence[Piece]) -> bool:
-    return bool(pieces) and (pieces[0] in _QUERIES or pieces[0] == "explain")
+    first = pieces[0] if pieces else None
+    return isinstance(first, str) and (first in _QUERIES or first == "explain")
 
 
 def _without_conflict_clause(query: list[Piece]) -> list[Piece]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from agno_sql.message import Message, ToolCall
+from agno_sql.message import Message, ToolCall, Usage
 from agno_sql.testing.promises.opening import NFC_NAME, NFD_NAME, MemoryTest
 
 if TYPE_CHECKING:
@@ -62,7 +62,15 @@ class ContentPromises(MemoryTest):
             ToolCall(id="call_1", name="look_up", arguments=""),
         )
         given = [
-            Message(role="assistant", content="", tool_calls=calls, name="agent", run_id="run-1"),
+            Message(
+                role="assistant",
+                content="",
+                tool_calls=calls,
+                name="agent",
+                run_id="run-1",
+                run_step=3,
+                usage=Usage(2**40, 0),
+            ),
             Message(role="tool", content="{}", tool_call_id="call_2", name="look_up", run_id="!~"),
             Message(role="user", content="", name=""),
             Message(role="assistant", content="answer"),

@@ -1,0 +1,1 @@
+"""What happens while the database fails: killed, cut off, silent, crowded or full."""
