@@ -119,6 +119,7 @@ async def interrupted_run(memory: SQLMemory, clock: FakeClock) -> None:
 
 
 class TestCancelRun:
+    @pytest.mark.guarantee("G41")
     @pytest.mark.parametrize("place", PLACES)
     async def test_acts_at_once_in_this_process(self, memory: SQLMemory, place: str) -> None:
         """The lease is an hour long: no heartbeat is waited for."""
@@ -190,6 +191,7 @@ class TestCancelRun:
         assert await agent.cancel_run("r-1", "alice") is False
         assert await refused_by_a_provider(memory, "alice") is None
 
+    @pytest.mark.guarantee("G41")
     @pytest.mark.parametrize("has_tool", [True, False])
     async def test_of_a_run_in_another_process_ends_it_at_its_next_heartbeat(
         self, database_url: str, memory: SQLMemory, *, has_tool: bool
@@ -253,6 +255,7 @@ class TestCancelRun:
         gate.opened.set()
         assert await ended(run) is None
 
+    @pytest.mark.guarantee("G41")
     async def test_closes_an_interrupted_run(self, database_url: str) -> None:
         clock = FakeClock()
         async with SQLMemory.open(database_url, clock=clock) as memory:
@@ -291,6 +294,7 @@ def deletions(memory: SQLMemory) -> dict[str, Callable[[], Any]]:
 
 @pytest.mark.parametrize("how", ["clear", "clear_all", "erase", "delete_inactive"])
 class TestADeletedConversation:
+    @pytest.mark.guarantee("G42")
     @pytest.mark.parametrize("place", PLACES)
     async def test_ends_its_run_at_the_next_write_and_nothing_comes_back(
         self, database_url: str, memory: SQLMemory, how: str, place: str

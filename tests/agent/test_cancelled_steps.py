@@ -151,6 +151,7 @@ def has_come_to(seen: list[int], statements: int) -> bool:
     return len(seen) >= statements
 
 
+@pytest.mark.guarantee("G40")
 @pytest.mark.parametrize("how_often", [ONCE, AGAIN])
 @pytest.mark.parametrize("way", ["run", "stream"])
 async def test_cancelled_at_any_statement_a_run_is_stored_as_ended_and_the_next_works_at_once(
@@ -180,6 +181,7 @@ async def test_cancelled_before_it_began_a_run_is_not_known(database_url: str) -
         assert output.content == "one two"
 
 
+@pytest.mark.guarantee("G40")
 async def test_closed_after_any_event_a_stream_ends_its_run(database_url: str) -> None:
     """Whoever closes the generator need not wait: the run's end is stored when it is closed."""
     n, found = 0, []

@@ -139,6 +139,7 @@ async def test_these_databases_write_each_commit_to_disk(durable_url: str) -> No
     await engine.dispose()
 
 
+@pytest.mark.guarantee("G34")
 @pytest.mark.parametrize("crash", CRASHES, ids=str)
 async def test_a_run_that_was_killed_anywhere_is_completed_without_doing_anything_twice(
     durable_url: str, journal: Journal, crash: Crash
@@ -179,6 +180,7 @@ async def test_a_run_that_was_killed_anywhere_is_completed_without_doing_anythin
     assert journal.counts() == (crash.model, crash.look_up, crash.charge)
 
 
+@pytest.mark.guarantee("G34")
 async def test_a_run_that_was_killed_before_its_first_commit_is_not_known_and_can_be_run(
     durable_url: str, journal: Journal
 ) -> None:
@@ -198,6 +200,7 @@ async def test_a_run_that_was_killed_before_its_first_commit_is_not_known_and_ca
     assert journal.counts() == (2, 1, 1)
 
 
+@pytest.mark.guarantee("G34")
 async def test_a_run_that_was_killed_after_its_last_commit_is_not_answered_twice(
     durable_url: str, journal: Journal
 ) -> None:
@@ -217,6 +220,7 @@ async def test_a_run_that_was_killed_after_its_last_commit_is_not_answered_twice
     assert journal.counts() == (2, 1, 1)
 
 
+@pytest.mark.guarantee("G34")
 async def test_a_new_process_completes_a_killed_run_when_its_lease_has_expired(
     durable_url: str, journal: Journal
 ) -> None:
@@ -241,6 +245,7 @@ async def test_a_new_process_completes_a_killed_run_when_its_lease_has_expired(
     assert len(set(journal.of("look_up"))) == 1
 
 
+@pytest.mark.guarantee("G35")
 async def test_processes_that_recover_at_once_recover_each_run_once(
     durable_url: str, journal: Journal
 ) -> None:

@@ -53,6 +53,7 @@ async def work() -> str:
 class TestAFrozenProcess:
     """It stood still in a tool for longer than its lease, and does not know that yet."""
 
+    @pytest.mark.guarantee("G31")
     @pytest.mark.parametrize("taken_by", ["the same run_id", "a new run"])
     async def test_writes_nothing_more_once_another_took_its_run(
         self, database_url: str, taken_by: str
@@ -141,6 +142,7 @@ class TestAFrozenProcess:
 
 
 class TestAHeartbeat:
+    @pytest.mark.guarantee("G32")
     async def test_keeps_a_run_whose_model_takes_many_leases(self, database_url: str) -> None:
         """The clock of the leases is the test's, so no slow machine makes one expire."""
         clock, gate = FakeClock(), Gate()
@@ -292,6 +294,7 @@ async def until_leased(url: str, expires_at: datetime) -> None:
 class TestARunOfAnIdThatWasUsedBefore:
     """A fencing token is no number: one that counts would begin anew after a clean-up."""
 
+    @pytest.mark.guarantee("G31")
     @pytest.mark.parametrize("still_at_work", [True, False])
     @pytest.mark.parametrize("how", ["clear", "erase", "clear_all"])
     async def test_is_safe_from_its_old_holder(

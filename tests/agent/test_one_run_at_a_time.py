@@ -90,6 +90,7 @@ async def let_go(gate: Gate, *runs: asyncio.Task[Any]) -> list[Any]:
         return await asyncio.gather(*runs)
 
 
+@pytest.mark.guarantee("G28")
 async def test_runs_of_one_conversation_never_overlap(pair: tuple[Memory, Memory]) -> None:
     """20 runs of two agents; each is a round of two tools and two model calls."""
     alone = Alone()
@@ -125,6 +126,7 @@ async def test_runs_of_one_conversation_never_overlap(pair: tuple[Memory, Memory
     assert await refused_by_a_provider(pair[1], "alice") is None
 
 
+@pytest.mark.guarantee("G28")
 async def test_runs_of_many_processes_never_overlap(database_url: str, tmp_path: Path) -> None:
     """Each process finds a file if another one is in its model or its tool at the same time."""
     async with SQLMemory.open(database_url) as memory:
@@ -155,6 +157,7 @@ async def test_runs_of_many_processes_never_overlap(database_url: str, tmp_path:
     assert sorted(order) == sorted(f"p{n}-{m}" for n in range(3) for m in range(5))
 
 
+@pytest.mark.guarantee("G28")
 async def test_runs_of_one_process_are_served_first_come_first_served(
     database_url: str,
 ) -> None:
@@ -223,6 +226,7 @@ async def test_one_task_of_a_process_asks_the_database_whether_a_conversation_is
 class TestABusyConversation:
     """What waited in vain asked no model and stored nothing."""
 
+    @pytest.mark.guarantee("G30")
     @pytest.mark.parametrize("within", [NOT_AT_ALL, SHORT])
     @pytest.mark.parametrize("way", ["run", "stream"])
     async def test_is_told_before_any_model_call(
@@ -252,6 +256,7 @@ class TestABusyConversation:
         assert output.content == "let go"
         assert contents(await pair[1].get_messages("alice")) == ["held", "let go"]
 
+    @pytest.mark.guarantee("G30")
     async def test_stores_nothing_of_who_waited_in_vain(self, database_url: str) -> None:
         gate = Gate()
         async with (
@@ -292,6 +297,7 @@ class TestABusyConversation:
             assert (await second).content == "ok"
 
 
+@pytest.mark.guarantee("G29")
 async def test_runs_of_other_conversations_never_wait(pair: tuple[Memory, Memory]) -> None:
     gate = Gate()
     first = await held(agent_of(ScriptedModel(gate.think), pair[0], lease=LONG), gate)
@@ -306,6 +312,7 @@ async def test_runs_of_other_conversations_never_wait(pair: tuple[Memory, Memory
     await let_go(gate, first)
 
 
+@pytest.mark.guarantee("G29")
 async def test_runs_that_wait_for_their_model_hold_no_connection(database_url: str) -> None:
     """500 users at once on a pool of five connections."""
     many = 500

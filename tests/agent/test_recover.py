@@ -63,6 +63,7 @@ async def shop(database_url: str, tmp_path: Path) -> AsyncIterator[Shop]:
 
 
 class TestTheSameRunIdAgain:
+    @pytest.mark.guarantee("G34")
     @pytest.mark.parametrize("step", ["begin", "calls", "first result", "second result"])
     async def test_goes_on_with_the_interrupted_run_without_its_pre_hooks(
         self, shop: Shop, step: Step
@@ -168,6 +169,7 @@ class TestTheSameRunIdAgain:
 class TestWhatCannotBeResumed:
     """Is closed, so that its conversation goes on."""
 
+    @pytest.mark.guarantee("G37")
     @pytest.mark.parametrize(
         "broken, last",
         [
@@ -286,6 +288,7 @@ class TestWhatCannotBeResumed:
         assert await agent.recover() == []
         await assert_closed(shop, "RunCancelledError")
 
+    @pytest.mark.guarantee("G37")
     async def test_the_next_run_of_the_conversation_closes_an_interrupted_one(
         self, shop: Shop
     ) -> None:
@@ -321,6 +324,7 @@ async def assert_closed(shop: Shop, reason: str) -> None:
 
 
 class TestWhoseRuns:
+    @pytest.mark.guarantee("G35")
     async def test_recover_leaves_the_runs_of_other_agents_alone(self, shop: Shop) -> None:
         await shop.interrupt("calls", user_id="alice")
         await shop.interrupt("calls", user_id="bob", id="other shop")
@@ -335,6 +339,7 @@ class TestWhoseRuns:
         (output,) = await shop.agent(id="other shop").recover()
         assert output.user_id == "bob"
 
+    @pytest.mark.guarantee("G35")
     async def test_recover_leaves_a_run_alone_until_the_moment_its_lease_expires(
         self, shop: Shop
     ) -> None:

@@ -47,6 +47,7 @@ def is_write(statements: list[str]) -> bool:
     return any(statement.startswith(WRITES) for statement in statements)
 
 
+@pytest.mark.guarantee("G44")
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_plain_turn_costs_two_write_transactions_and_one_read(
     database_url: str, named: bool

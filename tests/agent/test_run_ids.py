@@ -81,6 +81,7 @@ async def ask(agent: Agent, way: str, text: str, **options: Any) -> RunOutput:
 
 
 class TestACompletedRun:
+    @pytest.mark.guarantee("G33")
     @pytest.mark.parametrize("way", ["run", "stream"])
     async def test_is_answered_again_with_the_same_output_and_no_model_call(
         self, database_url: str, memory: SQLMemory, way: str
@@ -130,6 +131,7 @@ class TestACompletedRun:
             gate.opened.set()
             await run
 
+    @pytest.mark.guarantee("G33")
     async def test_is_known_as_long_as_its_messages_are_kept(self, database_url: str) -> None:
         async with SQLMemory.open(database_url, capacity=3) as memory:
             first = await agent_of(ScriptedModel("one"), memory).run("go", "alice", run_id="r-1")
@@ -167,6 +169,7 @@ class TestACompletedRun:
 class TestARunThatIsAtWork:
     """Whoever comes with its run_id waits for it and gets what it gets."""
 
+    @pytest.mark.guarantee("G33")
     @pytest.mark.parametrize("where", ["here", "elsewhere"])
     @pytest.mark.parametrize("way", ["run", "stream"])
     async def test_gives_its_output_to_all_who_wait_for_it(
@@ -194,6 +197,7 @@ class TestARunThatIsAtWork:
         assert unused.shown == []
         assert hooked == []
 
+    @pytest.mark.guarantee("G33")
     async def test_in_another_process_gives_its_output_to_who_waits_here(
         self, database_url: str, memory: SQLMemory
     ) -> None:
@@ -322,6 +326,7 @@ class TestARunThatEndedWithoutAnAnswer:
 
 
 class TestAnIdOfAnotherRun:
+    @pytest.mark.guarantee("G33")
     @pytest.mark.parametrize("ended", ["completed", "failed", "running here", "running elsewhere"])
     @pytest.mark.parametrize("other", ["input", "agent"])
     async def test_is_refused_and_nothing_stored(
@@ -363,18 +368,15 @@ class TestAnIdOfAnotherRun:
         assert hooked == []
 
     async def test_is_another_run_for_another_user_or_session(self, memory: SQLMemory) -> None:
-        conversations = [("alice", "default"), ("alice", "other"), ("bob", "default")]
-        conversations.append(("default", "alice"))
         outputs = {}
+        conversations = [(u, s) for u in ("alice", "bob", "default") for s in ("default", "alice")]
         for user, session in conversations:
             agent = agent_of(ScriptedModel(f"for {user} in {session}"), memory)
-            text = f"I am {user}"
-            outputs[user, session] = await agent.run(text, user, session_id=session, run_id="r-1")
+            outputs[user, session] = await agent.run(user, user, session_id=session, run_id="r-1")
         for (user, session), output in outputs.items():
             assert output.content == f"for {user} in {session}"
             agent = agent_of(ScriptedModel(), memory)
-            text = f"I am {user}"
-            assert await agent.run(text, user, session_id=session, run_id="r-1") == output
+            assert await agent.run(user, user, session_id=session, run_id="r-1") == output
             record = await memory.get_run("r-1", user, session_id=session)
             assert record is not None
             assert (record.user_id, record.session_id) == (user, session)

@@ -66,6 +66,7 @@ def look_up(order: int) -> str:
 
 
 class TestTokens:
+    @pytest.mark.guarantee("G43")
     async def test_each_reply_of_the_model_carries_its_own_and_the_run_their_sum(
         self, shop: Shop
     ) -> None:
@@ -96,6 +97,7 @@ class TestTokens:
         (_, answer) = await shop.memory.get_messages("alice")
         assert answer.usage == Usage(most, most + 1)
 
+    @pytest.mark.guarantee("G43")
     async def test_a_resumed_run_counts_what_was_stored_before_the_crash(self, shop: Shop) -> None:
         await shop.interrupt("calls")
         assert (await shop.record()).status == "running"
@@ -149,6 +151,7 @@ class TestErrors:
         assert failed.value.error_type == "ModelUnavailableError"
         assert len(model.shown) == 2
 
+    @pytest.mark.guarantee("G43")
     @pytest.mark.parametrize("where", ["pre_hook", "model", "post_hook"])
     async def test_others_are_kept_without_their_message_which_may_hold_secrets(
         self, shop: Shop, where: str
@@ -267,6 +270,7 @@ class TestRecords:
 
 
 class TestFindingInterruptedRuns:
+    @pytest.mark.guarantee("G36")
     async def test_reads_the_index_of_running_ones_however_many_conversations_there_are(
         self, shop: Shop
     ) -> None:

@@ -112,24 +112,28 @@ def sqlite_with_tables(sqlite_url: str) -> str:
     return sqlite_url
 
 
+@pytest.mark.guarantee("G38")
 def test_on_sqlite_every_ended_run_leaves_a_history_that_a_provider_accepts(
     sqlite_with_tables: str,
 ) -> None:
     check(WholeMachine, sqlite_with_tables, examples=20, steps=20)
 
 
+@pytest.mark.guarantee("G38")
 def test_on_postgresql_every_ended_run_leaves_a_history_that_a_provider_accepts(
     postgres_url: str,
 ) -> None:
     check(WholeMachine, postgres_url, examples=12, steps=20)
 
 
+@pytest.mark.guarantee("G39")
 def test_on_sqlite_no_model_is_shown_what_others_add_between_the_steps_of_a_run(
     sqlite_with_tables: str,
 ) -> None:
     check(TornMachine, sqlite_with_tables, examples=20, steps=20)
 
 
+@pytest.mark.guarantee("G39")
 def test_on_postgresql_no_model_is_shown_what_others_add_between_the_steps_of_a_run(
     postgres_url: str,
 ) -> None:

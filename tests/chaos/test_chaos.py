@@ -58,6 +58,7 @@ def aftermath_of(database: DatabaseName) -> Aftermath:
     return asyncio.run(storm(options, lambda _: None))
 
 
+@pytest.mark.guarantee("G51")
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_whoever_dies_nothing_is_lost_doubled_or_mixed_up(database: DatabaseName) -> None:
     """Processes are killed and frozen in the middle of runs, and the server too."""

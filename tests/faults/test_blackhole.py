@@ -54,6 +54,7 @@ async def memory(engine: AsyncEngine) -> SQLMemory:
     return memory
 
 
+@pytest.mark.guarantee("G47")
 @pytest.mark.usefixtures("short_waits")
 async def test_a_statement_without_an_answer_is_unavailable_in_time(
     memory: SQLMemory, proxy: TcpProxy
@@ -84,6 +85,7 @@ async def test_a_connection_that_is_never_answered_is_unavailable_in_time(
         assert (await memory.add(Message.user("first"), "alice")).seq == 1
 
 
+@pytest.mark.guarantee("G47")
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("silent", [Fate.SILENT_BEFORE, Fate.SILENT_BEFORE_ANSWER])
 async def test_a_commit_without_an_answer_is_unknown_in_time_and_stored_at_most_once(
@@ -152,6 +154,7 @@ class TestACancelledTask:
         assert_numbered(stored)
         assert stored[-1] == third
 
+    @pytest.mark.guarantee("G47")
     async def test_a_run_ends_when_it_has_been_given_its_time(
         self, memory: SQLMemory, proxy: TcpProxy
     ) -> None:

@@ -66,6 +66,7 @@ def model_with_one_call() -> ScriptedModel:
     return ScriptedModel(asks(call("look", text="out")), "done", then="and more")
 
 
+@pytest.mark.guarantee("G46")
 @CUTS
 async def test_an_add_whose_commit_is_cut_is_unknown_and_never_stored_twice(
     engine: AsyncEngine, proxy: TcpProxy, cut: Fate
@@ -113,6 +114,7 @@ async def test_a_read_that_is_cut_is_made_again_without_an_error(
     assert at_query.seen == 3
 
 
+@pytest.mark.guarantee("G46")
 @CUTS
 async def test_a_run_completes_with_each_step_once_whichever_commit_is_cut(
     engine: AsyncEngine, proxy: TcpProxy, cut: Fate
@@ -162,6 +164,7 @@ async def assert_ran_once(memory: SQLMemory, user: str, told: list[str]) -> None
     assert (record.status, record.attempt) == ("completed", 1)
 
 
+@pytest.mark.guarantee("G46")
 @pytest.mark.parametrize("cut", [Fate.CUT_BEFORE, Fate.CUT_BEFORE_ANSWER])
 async def test_whatever_request_is_cut_an_add_is_stored_as_it_was_told(
     engine: AsyncEngine, proxy: TcpProxy, cut: Fate
@@ -187,6 +190,7 @@ async def test_whatever_request_is_cut_an_add_is_stored_as_it_was_told(
     assert len(stored) >= request // 2
 
 
+@pytest.mark.guarantee("G46")
 @pytest.mark.parametrize("cut", [Fate.CUT_BEFORE, Fate.CUT_BEFORE_ANSWER])
 async def test_whatever_request_is_cut_a_run_is_whole_or_not_there(
     engine: AsyncEngine, proxy: TcpProxy, cut: Fate

@@ -76,6 +76,7 @@ async def disk_and_engine(
                 yield disk, engine
 
 
+@pytest.mark.guarantee("G49")
 async def test_adds_to_a_full_disk_are_refused_whole_and_work_when_there_is_room(
     disk_and_engine: tuple[Disk, AsyncEngine],
 ) -> None:
@@ -95,6 +96,7 @@ async def test_adds_to_a_full_disk_are_refused_whole_and_work_when_there_is_room
     assert_numbered(stored)
 
 
+@pytest.mark.guarantee("G49")
 async def test_a_run_whose_result_does_not_fit_is_told_and_the_conversation_goes_on(
     disk_and_engine: tuple[Disk, AsyncEngine],
 ) -> None:
@@ -141,6 +143,7 @@ def server_with_a_small_log() -> Iterator[tuple[SmallFolder, PrivatePostgres]]:
         yield disk, server
 
 
+@pytest.mark.guarantee("G49")
 async def test_a_server_that_dies_of_a_full_disk_has_lost_nothing_and_runs_go_on(
     server_with_a_small_log: tuple[SmallFolder, PrivatePostgres],
 ) -> None:

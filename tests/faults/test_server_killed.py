@@ -117,6 +117,7 @@ class Load:
 USERS: Final = [*ADDERS, *RUNNERS]
 
 
+@pytest.mark.guarantee("G45")
 @pytest.mark.timeout(300)
 async def test_whatever_was_acknowledged_outlives_a_server_that_is_killed_under_load(
     own_postgres: PrivatePostgres,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+import pytest
+
 from agno_sql.memory.sql import SQLMemory
 from tests.faults.checks import assert_answered, assert_numbered, runs_in
 from tests.faults.storm import (
@@ -19,6 +21,7 @@ PROCESSES = [f"p{n}" for n in range(8)]
 STEPS_OF_A_RUN = 5  # the input, two calls in one message, their results, the answer
 
 
+@pytest.mark.guarantee("G48")
 async def test_no_error_of_a_locked_file_reaches_a_caller_and_all_is_stored_once(
     sqlite_url: str,
 ) -> None:

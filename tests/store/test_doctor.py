@@ -211,6 +211,7 @@ FAULTS: Final = [
 ]
 
 
+@pytest.mark.guarantee("G50")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 async def test_a_fault_is_found_where_it_is(fault: Fault, database_url: str) -> None:
     if fault.database and not database_url.startswith(fault.database):

@@ -16,6 +16,7 @@ from tests.store.examined import LEASE, ask, begin_a_run, findings, look
 from tests.support.clock import FakeClock
 
 
+@pytest.mark.guarantee("G50")
 async def test_a_database_in_use_has_no_findings(database_url: str) -> None:
     clock = FakeClock()
     async with SQLMemory.open(database_url, migrate=True, clock=clock, capacity=6) as memory:
@@ -90,6 +91,7 @@ async def cancel_a_run_in_its_tool(memory: SQLMemory, user: str) -> None:
     assert running.cancelled()
 
 
+@pytest.mark.guarantee("G50")
 async def test_what_others_write_meanwhile_is_no_finding(database_url: str) -> None:
     rounds, has_looked = asks(call("look", order=1)), asyncio.Event()
     async with SQLMemory.open(database_url, migrate=True, capacity=6) as memory:
