@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from agno_sql.errors import RunLostError
+from agno_sql.ids import shown
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
@@ -84,7 +87,8 @@ class RunRecord:
 
     ``attempt`` counts who worked on it: 1, and one more each time it was resumed. The error of a
     run that failed or was cancelled is told by the name of its class and its message; of errors
-    that are not agno_sql's own only the class, as their text may hold secrets.
+    that are not agno_sql's own only the class, as their text may hold secrets. A run that was
+    interrupted and never resumed has ``RunInterruptedError``, which is never raised.
     """
 
     user_id: str
@@ -117,3 +121,12 @@ class Renewal:
 
     lost: frozenset[str]
     cancelled: frozenset[str]
+
+
+def run_lost(key: RunKey) -> RunLostError:
+    """Return the error for a run that no longer holds its conversation."""
+    return RunLostError(
+        f"run {key.run_id} of user {shown(key.user_id)}, session {shown(key.session_id)} was taken "
+        "over, or its conversation was cleared: nothing more was stored; run it again by its "
+        "run_id to learn what became of it"
+    )

@@ -14,32 +14,29 @@ _T = TypeVar("_T")
 _SETTLE_FOR_S: Final = 5.0
 
 
-async def settled_soon(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what *work* returns, as settled does, but stop waiting after five seconds anyway.
-
-    Raises:
-        TimeoutError: It took longer; it is cancelled then.
-    """
-    async with asyncio.timeout(_SETTLE_FOR_S):
-        return await settled(work)
-
-
 async def settled(work: Coroutine[Any, Any, _T]) -> _T:
     """Return what *work* returns; a cancellation is raised when it has ended, one way or another.
 
-    It is let go on for five seconds at most, then it is cancelled too.
+    It is let go on for five seconds, then it is cancelled too.
     """
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        clock = asyncio.get_running_loop().time
-        give_up_at = clock() + _SETTLE_FOR_S
+        give_up = asyncio.get_running_loop().call_later(_SETTLE_FOR_S, task.cancel)
         while not task.done():
             with suppress(asyncio.CancelledError):
-                await asyncio.wait([task], timeout=max(0.0, give_up_at - clock()))
-            if clock() >= give_up_at:
-                task.cancel()
+                await asyncio.wait([task])
+        give_up.cancel()
         if not task.cancelled():
             task.exception()  # looked at, or asyncio would complain that nobody did
         raise
+
+
+async def settled_soon(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what *work* returns, as settled does, but cancel it after five seconds anyway.
+
+    Raises:
+        TimeoutError: It took longer.
+    """
+    return await settled(asyncio.wait_for(work, _SETTLE_FOR_S))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from agno_sql.agent.events import RunCompleted, RunFailed
+from agno_sql.agent.output import RunOutput
 from agno_sql.agent.run import Run
 from agno_sql.agent.tools import collect_tools
 from agno_sql.errors import AgnoSQLError, InvalidOptionError
@@ -21,7 +22,7 @@ from agno_sql.ids import (
     valid_session_id,
     valid_user_id,
 )
-from agno_sql.memory.limits import at_least, lasting
+from agno_sql.memory.limits import at_least, valid_duration
 from agno_sql.memory.live import live_runs
 from agno_sql.memory.volatile import run_log_of
 from agno_sql.message import Message
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from agno_sql.agent.context import HookInput
     from agno_sql.agent.events import RunEvent
-    from agno_sql.agent.output import RunOutput
     from agno_sql.agent.tools import Tool, Toolkit
     from agno_sql.memory.protocol import Memory
     from agno_sql.models.chat_model import ChatModel
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     Hook = Callable[[HookInput], object]
 
 _log: Final = logging.getLogger(__name__)
-_SHORTEST_LEASE: Final = timedelta(seconds=0.1)
 _RECOVERED_AT_ONCE: Final = 16
 
 
@@ -66,7 +65,7 @@ class Agent:
             OutputRejectedError, say) ends the run without storing it.
         history_limit: How many of the stored messages the model is shown, at least 1; ``None``
             shows all that are kept. Stored system messages are always shown.
-        lease: How long a run keeps its conversation after its process went away, at least 0.1 s;
+        lease: How long a run keeps its conversation after its process went away, 0.1 s to a day;
             it is renewed after each third of that. The clocks of all processes should agree
             within a third.
         busy_timeout: How long a run waits for another one of its conversation.
@@ -121,8 +120,10 @@ class Agent:
             "history_limit": (
                 None if history_limit is None else at_least(1, history_limit, "history_limit")
             ),
-            "lease": lasting(lease, "lease", at_least=_SHORTEST_LEASE),
-            "busy_timeout": lasting(busy_timeout, "busy_timeout"),
+            "lease": valid_duration(
+                lease, "lease", least=timedelta(seconds=0.1), most=timedelta(days=1)
+            ),
+            "busy_timeout": valid_duration(busy_timeout, "busy_timeout"),
         }
         for field, value in parts.items():
             object.__setattr__(self, field, value)
@@ -196,6 +197,9 @@ class Agent:
     async def recover(self) -> list[RunOutput]:
         """Go on with this agent's interrupted runs, of all users, and return their answers.
 
+        A run is interrupted when its lease has expired: call this at the start of a process, and
+        again from time to time.
+
         An agent's runs are those of its ``id``. Finished steps are not repeated; a tool call
         without a result is made again if its tool is idempotent, with the same idempotency key,
         else its result says that its outcome is unknown. What can't be resumed is closed as
@@ -211,8 +215,8 @@ class Agent:
         outputs: list[RunOutput] = []
         while page := await log.interrupted(self.id, limit=_RECOVERED_AT_ONCE, after=after):
             after = page[-1]
-            answers = await asyncio.gather(*map(self._recover, page))
-            outputs += [answer for answer in answers if answer is not None]
+            answers = await asyncio.gather(*map(self._recover, page), return_exceptions=True)
+            outputs += [answer for answer in answers if isinstance(answer, RunOutput)]
         return outputs
 
     async def cancel_run(
@@ -250,14 +254,17 @@ class Agent:
             raise InvalidOptionError(
                 f"timeout must be a timedelta of more than zero, got {shown(timeout)}"
             )
-        given, run_id = run_id, uuid4().hex if run_id is None else valid_run_id(run_id)
-        key = RunKey(self._user(user_id), valid_session_id(session_id), run_id)
+        key = RunKey(
+            self._user(user_id),
+            valid_session_id(session_id),
+            uuid4().hex if run_id is None else valid_run_id(run_id),
+        )
         new = NewRun(
             agent_id=self.id,
             model=self.model.name,
-            input=Message(role="user", content=text, run_id=run_id, run_step=0),
+            input=Message(role="user", content=text, run_id=key.run_id, run_step=0),
         )
-        return Run(agent=self, key=key, is_named=given is not None, timeout=timeout), new
+        return Run(agent=self, key=key, is_named=run_id is not None, timeout=timeout), new
 
     async def _recover(self, key: RunKey) -> RunOutput | None:
         try:

@@ -69,6 +69,7 @@ def check_is_same(run: StoredRun, new: NewRun) -> None:
     """Raise RunIdReusedError unless *run* began as *new* does."""
     if not new.is_of(run.record):
         raise RunIdReusedError(
-            f"run_id {run.record.run_id} names an earlier run of agent {run.record.agent_id!r} "
-            "with another input or of another agent; use a run_id of its own for each input"
+            f"run_id {run.record.run_id} is that of an earlier run of agent "
+            f"{run.record.agent_id!r}, with another input or agent; use a run_id of its own for "
+            "each input"
         )

@@ -16,7 +16,7 @@ class RunOutput:
     """The outcome of one run.
 
     ``content`` is the answer. ``messages`` are those the run stored, the user's first, tool
-    results in call order; ``usage`` sums the tokens of all its model calls.
+    results in call order (of an earlier run, those still kept); ``usage`` sums the tokens of all its model calls.
     """
 
     content: str

@@ -19,13 +19,12 @@ from agno_sql.agent.context import HookInput
 from agno_sql.agent.ending import check_is_same, ended_output, ending_of
 from agno_sql.agent.events import RunEvent, TextDelta, ToolCalled, ToolReturned
 from agno_sql.agent.output import RunOutput
-from agno_sql.agent.tool_calls import INTERRUPTED, call_context, find_tool, tool_result
+from agno_sql.agent.tool_calls import INTERRUPTED_RESULT, call_context, find_tool, tool_result
 from agno_sql.errors import (
     MaxLoopsError,
     OutcomeUnknownError,
     RunError,
     RunTimeoutError,
-    StoreError,
     StoreUnavailableError,
     StreamCutError,
 )
@@ -33,7 +32,7 @@ from agno_sql.exchange import open_calls
 from agno_sql.memory.live import LiveRuns, busy, live_runs
 from agno_sql.memory.volatile import run_log_of
 from agno_sql.memory.window import window
-from agno_sql.message import Message, ToolCall, Usage
+from agno_sql.message import Message, Role, ToolCall, Usage
 from agno_sql.models.chat_model import ModelReply
 from agno_sql.runs import BegunRun, Lease, NewRun, RunKey
 from agno_sql.settled import settled_soon
@@ -65,16 +64,18 @@ class Run:
     is_named: bool = False
     timeout: timedelta | None = None
     emit: Callable[[RunEvent], None] | None = None
-    history: list[Message] = field(default_factory=list)
-    turn: list[Message] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    interrupted_steps: frozenset[int] = frozenset()
     lease: Lease = field(init=False)
     log: RunLog = field(init=False)
     live: LiveRuns = field(init=False)
     task: asyncio.Task[Any] = field(init=False)
-    may_hold: bool = False
-    stopped_by: RunError | None = None
+    history: list[Message] = field(init=False, default_factory=list)
+    turn: list[Message] = field(init=False, default_factory=list)
+    usage: Usage = field(init=False, default_factory=Usage)
+    interrupted_steps: frozenset[int] = field(init=False, default=frozenset())
+    may_hold: bool = field(init=False, default=False)
+    is_judged: bool = field(init=False, default=False)
+    is_stopping: bool = field(init=False, default=False)
+    stopped_by: RunError | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.lease = Lease(self.key, uuid4().hex, self.agent.lease)
@@ -183,8 +184,10 @@ class Run:
         raise StreamCutError(f"{self.agent.model.name}: the stream ended without a reply")
 
     async def _finish(self, reply: ModelReply) -> RunOutput:
+        self.is_judged = True
         for hook in self.agent.post_hooks:
             await call(hook, self._hook_input(self.turn[0].content, reply.content))
+        self.is_judged = False
         answer = self._message("assistant", reply.content, step=len(self.turn), usage=reply.usage)
         self.turn.append(await self.log.complete(self.lease, answer, usage=self.usage))
         self.may_hold = False
@@ -192,14 +195,23 @@ class Run:
 
     async def _call_tools(self) -> None:
         """Make the open calls of the last round, all at once; each result is stored as it comes."""
-        calls = open_calls(self.turn)
+        calls = [
+            asyncio.create_task(self._call_tool(wanted, step))
+            for step, wanted in open_calls(self.turn)
+        ]
+        if not calls:
+            return
+        # No TaskGroup: where a child fails, Python 3.11 leaves its parent marked as cancelled.
         try:
-            async with asyncio.TaskGroup() as group:
-                for step, wanted in calls:
-                    group.create_task(self._call_tool(wanted, step))
-        except BaseExceptionGroup as errors:
-            # A tool's own errors are results: what comes here is the store's, and one tells it.
-            raise errors.exceptions[0] from None
+            await asyncio.wait(calls, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            self.is_stopping = True
+            for one in calls:
+                one.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+        for one in calls:
+            one.result()  # a tool's own error is a result: what is raised here is the store's
+        self.is_stopping = False
 
     async def _call_tool(self, wanted: ToolCall, step: int) -> None:
         self._tell(ToolCalled(wanted))
@@ -216,7 +228,7 @@ class Run:
         if step in self.interrupted_steps:
             tool = find_tool(self.agent.tools, wanted.name)
             if tool is None or not tool.idempotent:
-                return INTERRUPTED
+                return INTERRUPTED_RESULT
         rounds = [message.run_step or 0 for message in self.turn if message.tool_calls]
         return await tool_result(
             self.agent.tools,
@@ -224,7 +236,7 @@ class Run:
             call_context(
                 self.key, wanted, round_number=len(rounds), position=step - rounds[-1] - 1
             ),
-            is_cancelled=lambda: bool(self.task.cancelling()),
+            is_stopped=lambda: self.is_stopping,
         )
 
     async def _store(self, message: Message) -> Message:
@@ -240,41 +252,49 @@ class Run:
         self.task, self.live = task, live_runs(self.log)
         cancelled_before = task.cancelling()
         seconds = None if self.timeout is None else self.timeout.total_seconds()
-        timed_out = RunTimeoutError(f"run {self.key.run_id} took longer than {seconds or 0:g} s")
         try:
             async with asyncio.timeout(seconds) as limit:
                 try:
-                    return await work
-                except BaseException as error:
-                    is_cancelled = isinstance(error, asyncio.CancelledError)
-                    reason = timed_out if limit.expired() else self.stopped_by
                     try:
-                        await self._close((reason if is_cancelled else None) or error)
-                    finally:
-                        # What was cancelled for us is taken back, whatever came of it.
-                        is_stopped = (
-                            self.stopped_by is not None and task.uncancel() <= cancelled_before
-                        )
-                    if is_cancelled and is_stopped and self.stopped_by is not None:
-                        raise self.stopped_by from None
-                    raise
+                        return await work
+                    except BaseException as error:
+                        cause = self._cause(error, limit)
+                        await self._close(cause)
+                        if cause is not self.stopped_by or task.cancelling() > cancelled_before + 1:
+                            raise  # others have cancelled too: theirs goes on
+                        raise cause from None
+                finally:
+                    if self.stopped_by is not None:
+                        task.uncancel()  # what was cancelled for us, whatever came of it
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise timed_out from error
+            raise self._timed_out() from error
+
+    def _cause(self, error: BaseException, limit: asyncio.Timeout) -> BaseException:
+        """Return why the run ends, where *error* may be a cancellation that we asked for."""
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        return self._timed_out() if limit.expired() else self.stopped_by or error
+
+    def _timed_out(self) -> RunTimeoutError:
+        seconds = 0 if self.timeout is None else self.timeout.total_seconds()
+        return RunTimeoutError(f"run {self.key.run_id} took longer than {seconds:g} s")
 
     async def _close(self, error: BaseException) -> None:
         if not self.may_hold:
             return
         # Without its database a run is interrupted, not failed: it can be gone on with.
-        is_interrupted = isinstance(error, StoreUnavailableError | OutcomeUnknownError)
+        is_interrupted = not self.is_judged and isinstance(
+            error, StoreUnavailableError | OutcomeUnknownError
+        )
         try:
             await settled_soon(
                 self.log.park(self.lease)
                 if is_interrupted
                 else self.log.close(self.lease, ending_of(error, self.usage))
             )
-        except (StoreError, TimeoutError) as failure:
+        except Exception as failure:  # noqa: BLE001  (what ended the run must come through)
             _log.warning(
                 "run %s is interrupted: its end could not be stored: %s: %s",
                 self.key.run_id,
@@ -292,7 +312,7 @@ class Run:
         if self.emit is not None:
             self.emit(event)
 
-    def _message(self, role: Any, content: str, *, step: int, **more: Any) -> Message:
+    def _message(self, role: Role, content: str, *, step: int, **more: Any) -> Message:
         return Message(role=role, content=content, run_id=self.key.run_id, run_step=step, **more)
 
     def _hook_input(self, asked: str, output: str | None = None) -> HookInput:

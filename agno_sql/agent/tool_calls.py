@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agno_sql.message import ToolCall
     from agno_sql.runs import RunKey
 
-INTERRUPTED: Final = (
+INTERRUPTED_RESULT: Final = (
     "Interrupted: the process that made this call went away before its result was stored, and it "
     "was not made again; whether the tool ran is unknown."
 )
@@ -31,9 +31,9 @@ async def tool_result(
     wanted: ToolCall,
     context: RunContext,
     *,
-    is_cancelled: Callable[[], bool],
+    is_stopped: Callable[[], bool],
 ) -> str:
-    """Return the result of *wanted*; *is_cancelled* tells whether a cancellation is the run's."""
+    """Return the result of *wanted*; *is_stopped* tells whether the run has cancelled the call."""
     tool = find_tool(tools, wanted.name)
     if tool is None:
         known = ", ".join(tool.name for tool in tools) or "none"
@@ -41,7 +41,7 @@ async def tool_result(
     try:
         return await tool.invoke(wanted.arguments, context)
     except asyncio.CancelledError as error:
-        if is_cancelled():
+        if is_stopped():
             raise
         return _told(error)  # the tool's own doing, not ours
     except KeyboardInterrupt:

@@ -27,11 +27,24 @@ def at_least(least: int, value: int, name: str, *, most: int | None = None) -> i
     return min(value, _LARGEST)
 
 
-def lasting(value: timedelta, name: str, *, at_least: timedelta = timedelta(0)) -> timedelta:
+def valid_duration(
+    value: timedelta,
+    name: str,
+    *,
+    least: timedelta = timedelta(0),
+    most: timedelta = timedelta.max,
+) -> timedelta:
     """Return *value* or raise InvalidOptionError naming it."""
-    if not isinstance(value, timedelta) or value < at_least:
+    if not isinstance(value, timedelta):
+        raise InvalidOptionError(f"{name} must be a timedelta, got {shown(value)}")
+    if value < least:
         raise InvalidOptionError(
-            f"{name} must be a timedelta of at least {at_least.total_seconds():g} s, "
-            f"got {value.total_seconds() if isinstance(value, timedelta) else shown(value)}"
+            f"{name} must be at least {_seconds(least)}, got {_seconds(value)}"
         )
+    if value > most:
+        raise InvalidOptionError(f"{name} must be at most {_seconds(most)}, got {_seconds(value)}")
     return value
+
+
+def _seconds(duration: timedelta) -> str:
+    return f"{duration.total_seconds():g} s"

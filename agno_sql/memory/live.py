@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from agno_sql.errors import ConversationBusyError, RunCancelledError, RunLostError, StoreError
+from agno_sql.errors import ConversationBusyError, RunCancelledError, StoreError
 from agno_sql.ids import shown
+from agno_sql.runs import run_lost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -72,11 +73,9 @@ class LiveRuns:
         queue.members += 1
         try:
             try:
-                async with asyncio.timeout(within_s) as limit:
+                async with asyncio.timeout(within_s):
                     await queue.lock.acquire()
             except TimeoutError:
-                if not limit.expired():
-                    raise
                 raise busy(conversation, within_s) from None
             try:
                 yield
@@ -129,6 +128,12 @@ class LiveRuns:
     def _start(self) -> None:
         self._timer = None
         self._beat = self._loop.create_task(self._renew())
+        # Not at the end of the task: one that is cancelled before it begins has no end.
+        self._beat.add_done_callback(self._go_on)
+
+    def _go_on(self, _: asyncio.Task[None]) -> None:
+        self._beat = None
+        self._schedule()
 
     async def _renew(self) -> None:
         try:
@@ -142,9 +147,6 @@ class LiveRuns:
         except StoreError as error:
             # The leases may run out meanwhile. Then the fence decides, at the next write.
             _log.warning("leases could not be renewed: %s", error)
-        finally:
-            self._beat = None
-            self._schedule()
 
     async def _renew_some(self, some: list[_Held]) -> None:
         renewal = await self._log.renew([held.lease for held in some])
@@ -153,11 +155,7 @@ class LiveRuns:
             if lease.token not in self._held:
                 continue  # it has ended meanwhile
             if lease.token in renewal.lost:
-                held.stop(
-                    RunLostError(
-                        f"run {lease.key.run_id} was taken over, or its conversation was cleared"
-                    )
-                )
+                held.stop(run_lost(lease.key))
             elif lease.token in renewal.cancelled:
                 held.stop(RunCancelledError(f"run {lease.key.run_id} was cancelled"))
 

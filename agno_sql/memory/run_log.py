@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from agno_sql.message import Message, Usage
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 class RunLog(Protocol):
     """The runs of any number of users: at most one at work in a conversation.
+
+    A Memory whose runs survive their process has one as its attribute ``run_log``.
 
     What a method acknowledged is stored. Each write of a run names its lease and is refused with
     RunLostError, storing nothing, unless that lease holds the conversation.
@@ -25,7 +27,8 @@ class RunLog(Protocol):
 
         An interrupted run of another id is closed as failed. *limit* is how many messages of the
         conversation are read. Returns ``None``, storing nothing, if another lease holds the
-        conversation, or a run of this id has ended or is of another input or agent.
+        conversation, or a run of this id has ended or is of another input or agent. A run of this
+        id that can't be gone on with is closed, and ``None`` returned: look with ``find``.
         """
         ...
 
@@ -69,14 +72,4 @@ class RunLog(Protocol):
 
     async def interrupted(self, agent_id: str, *, limit: int, after: RunKey | None) -> list[RunKey]:
         """Return a page of the agent's runs whose lease has expired, in the order of keys."""
-        ...
-
-
-@runtime_checkable
-class DurableMemory(Protocol):
-    """A memory whose runs survive their process."""
-
-    @property
-    def run_log(self) -> RunLog:
-        """Where its runs are."""
         ...

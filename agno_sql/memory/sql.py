@@ -16,7 +16,7 @@ from agno_sql.ids import (
     valid_run_id,
     valid_user_id,
 )
-from agno_sql.memory.limits import at_least, valid_capacity
+from agno_sql.memory.limits import at_least, valid_capacity, valid_duration
 from agno_sql.memory.sql_run_log import SQLRunLog
 from agno_sql.message import Message, Session, UserActivity, checked_messages
 from agno_sql.runs import RunKey
@@ -258,12 +258,8 @@ class SQLMemory:
         return await self._database.write(lambda conn: clear.erase(conn, user), long=True)
 
     def _idle_since(self, idle_for: timedelta) -> datetime:
-        if not isinstance(idle_for, timedelta) or idle_for < timedelta(0):
-            raise InvalidOptionError(
-                f"idle_for must be a timedelta of zero or more, got {shown(idle_for)}"
-            )
         try:
-            return self._clock.now() - idle_for
+            return self._clock.now() - valid_duration(idle_for, "idle_for")
         except OverflowError:
             return datetime.min.replace(tzinfo=UTC)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agno_sql.runs import BegunRun
 from agno_sql.store import closing, fence, reads, run_rows, steps
-from agno_sql.store import lease as leases
+from agno_sql.store import lease as lease_store
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,19 +40,21 @@ class SQLRunLog:
         """See RunLog.begin."""
         try:
             turn = await self._database.write(
-                lambda conn: leases.begin(
+                lambda conn: lease_store.begin(
                     conn, lease, new, at=self._clock.now(), capacity=self._capacity
                 ),
                 repeatable=True,
             )
-        except leases.RunExistsError:
+        except lease_store.RunExistsError:
             return None
         return await self._begun(lease, turn, limit)
 
     async def resume(self, lease: Lease, *, limit: int | None) -> BegunRun | None:
         """See RunLog.resume."""
         turn = await self._database.write(
-            lambda conn: leases.resume(conn, lease, at=self._clock.now(), capacity=self._capacity),
+            lambda conn: lease_store.resume(
+                conn, lease, at=self._clock.now(), capacity=self._capacity
+            ),
             repeatable=True,
         )
         return await self._begun(lease, turn, limit)
@@ -88,22 +90,22 @@ class SQLRunLog:
             lambda conn: fence.park(conn, lease, at=self._clock.now()), repeatable=True
         )
 
-    async def renew(self, leases_held: list[Lease]) -> Renewal:
+    async def renew(self, leases: list[Lease]) -> Renewal:
         """See RunLog.renew."""
         return await self._database.write(
-            lambda conn: leases.renew(conn, leases_held, at=self._clock.now())
+            lambda conn: lease_store.renew(conn, leases, at=self._clock.now())
         )
 
     async def is_free(self, user_id: str, session_id: str) -> bool:
         """See RunLog.is_free."""
         return await self._database.read(
-            lambda conn: leases.is_free(conn, (user_id, session_id), at=self._clock.now())
+            lambda conn: lease_store.is_free(conn, (user_id, session_id), at=self._clock.now())
         )
 
     async def request_cancel(self, key: RunKey) -> bool:
         """See RunLog.request_cancel."""
         return await self._database.write(
-            lambda conn: leases.request_cancel(
+            lambda conn: lease_store.request_cancel(
                 conn, key, at=self._clock.now(), capacity=self._capacity
             ),
             repeatable=True,

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from agno_sql.errors import RunLostError
 from agno_sql.exchange import closing_results
-from agno_sql.memory.run_log import DurableMemory
-from agno_sql.runs import BegunRun, Renewal
+from agno_sql.runs import BegunRun, Renewal, run_lost
 
 if TYPE_CHECKING:
     from agno_sql.memory.protocol import Memory
@@ -23,9 +21,9 @@ _logs: Final[WeakValueDictionary[int, VolatileRunLog]] = WeakValueDictionary()
 
 def run_log_of(memory: Memory) -> RunLog:
     """Return the memory's own log, or a volatile one: one and the same for one memory."""
-    if isinstance(memory, DurableMemory):
-        return memory.run_log
-    return _logs.setdefault(id(memory), VolatileRunLog(memory))
+    # Not by isinstance: asking a protocol of it costs more than all else that begins a run.
+    own: RunLog | None = getattr(memory, "run_log", None)
+    return own if own is not None else _logs.setdefault(id(memory), VolatileRunLog(memory))
 
 
 class VolatileRunLog:
@@ -44,9 +42,8 @@ class VolatileRunLog:
         """Return ``None``: what has ended is not known."""
         return None
 
-    async def begin(self, lease: Lease, new: NewRun, *, limit: int | None) -> BegunRun | None:
+    async def begin(self, lease: Lease, new: NewRun, *, limit: int | None) -> BegunRun | None:  # noqa: ARG002
         """See RunLog.begin; *limit* is left to the window."""
-        del limit
         if any(held.key.conversation == lease.key.conversation for held in self._turns):
             return None
         self._turns[lease] = []
@@ -63,14 +60,13 @@ class VolatileRunLog:
     async def append(self, lease: Lease, message: Message) -> Message:
         """See RunLog.append."""
         if lease not in self._turns:
-            raise RunLostError(f"run {lease.key.run_id} has ended: nothing more was stored")
+            raise run_lost(lease.key)
         stored = await self._memory.add(message, lease.key.user_id, session_id=lease.key.session_id)
         self._turns[lease].append(stored)
         return stored
 
-    async def complete(self, lease: Lease, answer: Message, *, usage: Usage) -> Message:
+    async def complete(self, lease: Lease, answer: Message, *, usage: Usage) -> Message:  # noqa: ARG002
         """See RunLog.complete."""
-        del usage
         stored = await self.append(lease, answer)
         self._forget(lease)
         return stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agno_sql.errors import BadReplyError
 from agno_sql.ids import shown
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from agno_sql.message import Message
+
+_MOST_TOKENS: Final = 2**63 - 1  # what a column holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class ModelReply:
     """A model's complete answer: text, the tools it wants called, or both.
 
     Raises:
-        BadReplyError: The content is no string, or a tool call no ToolCall.
+        BadReplyError: The content is no string, a tool call no ToolCall, or the usage no number
+            of tokens.
     """
 
     content: str
@@ -41,6 +44,9 @@ class ModelReply:
             raise BadReplyError(f"a reply's content must be a string, got {shown(self.content)}")
         if not all(isinstance(call, ToolCall) for call in self.tool_calls):
             raise BadReplyError("a reply's tool_calls must be ToolCall records")
+        for tokens in (self.usage.input_tokens, self.usage.output_tokens):
+            if type(tokens) is not int or not 0 <= tokens <= _MOST_TOKENS:
+                raise BadReplyError(f"a reply can't have cost {tokens!r} tokens")
 
 
 class ChatModel(Protocol):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, delete, select, tuple_, update
 
+from agno_sql.store.fence import RELEASED
 from agno_sql.store.tables import conversations, messages, runs
 
 if TYPE_CHECKING:
@@ -28,10 +29,8 @@ async def clear(conn: AsyncConnection, key: tuple[str, str]) -> None:
             message_count=0,
             first_seq=conversations.c.last_seq + 1,
             # A run that is at work has lost its lease: what it writes next is refused.
-            run_id=None,
-            run_first_seq=None,
+            **RELEASED,
             lease_token=None,
-            lease_expires_at=None,
         )
     )
     if locked.rowcount == 0:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import literal, update
 
-from agno_sql.errors import CorruptRecordError
+from agno_sql.errors import CorruptRecordError, RunCancelledError
 from agno_sql.exchange import closing_results
 from agno_sql.message import Usage
 from agno_sql.runs import Ending
@@ -33,7 +33,9 @@ INTERRUPTED: Final = Ending(
     error_message="the run was interrupted, and another one of the conversation came before it",
 )
 CANCELLED: Final = Ending(
-    status="cancelled", error_type="RunCancelledError", error_message="the run was cancelled"
+    status="cancelled",
+    error_type=RunCancelledError.__name__,
+    error_message="the run was cancelled",
 )
 
 
@@ -70,7 +72,7 @@ async def close_locked(
     updated = await conn.execute(
         update(conversations)
         .where(of(key.conversation))
-        .values(added | RELEASED)
+        .values(added | RELEASED | {"lease_token": None})
         .returning(*COUNTERS)
     )
     conversation = updated.one()

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import and_, literal, select, update
 
-from agno_sql.errors import RunLostError
-from agno_sql.ids import shown
 from agno_sql.store.append import reserved
 from agno_sql.store.prune import COUNTERS
 from agno_sql.store.tables import conversations
@@ -19,16 +17,16 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from agno_sql.runs import Lease, RunKey
+    from agno_sql.runs import Lease
 
 # The token stays: it tells the run's last holder that the end was stored.
 RELEASED: Final = {"run_id": None, "run_first_seq": None, "lease_expires_at": None}
 
 
 async def reserve(
-    conn: AsyncConnection, lease: Lease, count: int, *, at: datetime, release: bool = False
+    conn: AsyncConnection, lease: Lease, *, at: datetime, release: bool = False
 ) -> Row[Any] | None:
-    """Lock the conversation and reserve *count* numbers if *lease* holds it; ``None`` if not.
+    """Lock the conversation and reserve a number if *lease* holds it; ``None`` if not.
 
     Extends the lease, or with *release* ends it. Never creates a conversation.
     """
@@ -36,7 +34,7 @@ async def reserve(
     row = await conn.execute(
         update(conversations)
         .where(_held_by(lease))
-        .values(reserved(count, literal(at, UTCDateTime)) | values)
+        .values(reserved(1, literal(at, UTCDateTime)) | values)
         .returning(*COUNTERS)
     )
     return row.one_or_none()
@@ -68,11 +66,3 @@ def _held_by(lease: Lease) -> ColumnElement[bool]:
 def of(key: tuple[str, str]) -> ColumnElement[bool]:
     """Return the condition for the row of one conversation."""
     return and_(conversations.c.user_id == key[0], conversations.c.session_id == key[1])
-
-
-def lost(key: RunKey) -> RunLostError:
-    """Return the error for a run that no longer holds its conversation."""
-    return RunLostError(
-        f"run {key.run_id} of user {shown(key.user_id)}, session {shown(key.session_id)} was "
-        "taken over, or its conversation was cleared: nothing more was stored"
-    )

@@ -71,15 +71,20 @@ async def renew(conn: AsyncConnection, leases: Sequence[Lease], *, at: datetime)
     known: set[str] = set()
     for duration in sorted({lease.duration for lease in leases}):
         group = [lease for lease in leases if lease.duration == duration]
+        conversation = tuple_(conversations.c.user_id, conversations.c.session_id)
         is_known = and_(
-            tuple_(conversations.c.user_id, conversations.c.session_id).in_(
-                sorted({lease.key.conversation for lease in group})
-            ),
+            conversation.in_(sorted({lease.key.conversation for lease in group})),
             conversations.c.lease_token.in_([lease.token for lease in group]),
+        )
+        # One that somebody has locked is left for the next time: the others must not wait for it.
+        free = await conn.execute(
+            select(conversations.c.user_id, conversations.c.session_id)
+            .where(is_known, conversations.c.run_id.is_not(None))
+            .with_for_update(skip_locked=True)
         )
         await conn.execute(
             update(conversations)
-            .where(is_known, conversations.c.run_id.is_not(None))
+            .where(conversation.in_([tuple(row) for row in free]))
             .values(lease_expires_at=at + duration)
         )
         # A token stays when its run has ended: that one is not lost, its process has yet to hear.

@@ -67,9 +67,14 @@ async def run_messages(conn: AsyncConnection, key: RunKey) -> list[Message]:
             messages.c.run_id == key.run_id,
             messages.c.run_step.is_not(None),
         )
-        .order_by(messages.c.run_step)
+        .order_by(messages.c.run_step, messages.c.seq)
     )
-    return [row_message(row, key.conversation) for row in rows]
+    by_step: dict[int | None, Message] = {}
+    for row in rows:
+        message = row_message(row, key.conversation)
+        # The first of each step: somebody may have added copies of the run's messages.
+        by_step.setdefault(message.run_step, message)
+    return list(by_step.values())
 
 
 async def message_count(conn: AsyncConnection, key: tuple[str, str]) -> int:

@@ -45,7 +45,12 @@ async def get(conn: AsyncConnection, key: RunKey) -> RunRecord | None:
 async def find(conn: AsyncConnection, key: RunKey) -> StoredRun | None:
     """Return the run with its kept messages, ``None`` for one that is not known."""
     record = await get(conn, key)
-    return None if record is None else StoredRun(record, await run_messages(conn, key))
+    if record is None:
+        return None
+    messages = await run_messages(conn, key)
+    # One that has completed without an answer was cleared or pruned between the two.
+    is_gone = record.status == "completed" and not messages
+    return None if is_gone else StoredRun(record, messages)
 
 
 async def interrupted(

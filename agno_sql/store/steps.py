@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import update
 
+from agno_sql.runs import run_lost
 from agno_sql.store.append import insert_numbered
-from agno_sql.store.fence import locked, lost, reserve
+from agno_sql.store.fence import locked, reserve
 from agno_sql.store.prune import prune
 from agno_sql.store.reads import run_messages
 from agno_sql.store.run_rows import get, is_run, usage_row
@@ -28,9 +29,9 @@ async def append(conn: AsyncConnection, lease: Lease, message: Message, *, at: d
     Raises:
         RunLostError: The lease holds the conversation no longer.
     """
-    conversation = await reserve(conn, lease, 1, at=at)
+    conversation = await reserve(conn, lease, at=at)
     if conversation is None:
-        raise lost(lease.key)
+        raise run_lost(lease.key)
     (stored,) = await insert_numbered(
         conn, lease.key.conversation, [message], last_seq=conversation.last_seq, at=at
     )
@@ -51,9 +52,9 @@ async def complete(
     Raises:
         RunLostError: The lease holds the conversation no longer.
     """
-    conversation = await reserve(conn, lease, 1, at=at, release=True)
+    conversation = await reserve(conn, lease, at=at, release=True)
     if conversation is None:
-        raise lost(lease.key)
+        raise run_lost(lease.key)
     key = lease.key.conversation
     stored = await insert_numbered(conn, key, [answer], last_seq=conversation.last_seq, at=at)
     await conn.execute(

@@ -30,8 +30,9 @@ metadata: Final = MetaData(
     }
 )
 
-# A conversation's row is its one lock, its one counter and the one fence of its running run. Every seq from first_seq to last_seq is
-# stored; below first_seq there are only system messages, which pruning keeps.
+# A conversation's row is its one lock, its one counter and the one fence of its running run. Every
+# seq from first_seq to last_seq is stored; below first_seq there are only system messages, which
+# pruning keeps.
 conversations: Final = Table(
     "conversations",
     metadata,

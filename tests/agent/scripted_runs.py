@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from hypothesis import strategies as st
 
 from agno_sql.agent.context import RunContext  # noqa: TC001  (tools look it up at run time)
-from agno_sql.agent.tool_calls import INTERRUPTED
+from agno_sql.agent.tool_calls import INTERRUPTED_RESULT
 from agno_sql.agent.tools import Tool, tool
 from agno_sql.errors import ModelUnavailableError
 from agno_sql.message import Message, Usage
@@ -166,7 +166,7 @@ class KnownRun:
 
     def expected(self, step: int) -> str:
         """Return what the run stores as its *step*."""
-        return INTERRUPTED if step in self.lost else self.script.steps(self.text)[step]
+        return INTERRUPTED_RESULT if step in self.lost else self.script.steps(self.text)[step]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from sqlalchemy import text
 
-from agno_sql.agent.tool_calls import INTERRUPTED
+from agno_sql.agent.tool_calls import INTERRUPTED_RESULT
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.store.engine import open_engine
 from agno_sql.testing.wire_rules import violation
@@ -163,7 +163,7 @@ async def test_a_run_that_was_killed_anywhere_is_completed_without_doing_anythin
         assert violation(as_wire(stored)) is None
         assert results(stored) == {
             "look_up": LOOKED_UP,
-            "charge": CHARGED if crash.is_charge_known else INTERRUPTED,
+            "charge": CHARGED if crash.is_charge_known else INTERRUPTED_RESULT,
         }
         assert journal.counts() == (crash.model, crash.look_up, crash.charge)
         # The service that look_up asks can tell that it is the same call.
@@ -240,7 +240,7 @@ async def test_a_new_process_completes_a_killed_run_when_its_lease_has_expired(
     assert (record.status, record.attempt) == ("completed", 2)
     assert violation(as_wire(stored)) is None
     assert contents(stored, "assistant") == ["", ANSWER]
-    assert results(stored) == {"look_up": LOOKED_UP, "charge": INTERRUPTED}
+    assert results(stored) == {"look_up": LOOKED_UP, "charge": INTERRUPTED_RESULT}
     assert journal.counts() == (2, 2, 1)
     assert len(set(journal.of("look_up"))) == 1
 

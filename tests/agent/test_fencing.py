@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agno_sql.agent.tool_calls import INTERRUPTED
+from agno_sql.agent.tool_calls import INTERRUPTED_RESULT
 from agno_sql.errors import ConversationBusyError, RunLostError, StoreUnavailableError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
@@ -73,7 +73,7 @@ class TestAFrozenProcess:
                 if taken_by == "the same run_id":
                     output = await agent.run("go", "alice", run_id="r-1")
                     results = contents(output.messages, "tool")
-                    assert results == [INTERRUPTED]
+                    assert results == [INTERRUPTED_RESULT]
                 else:
                     await agent.run("next", "alice", run_id="r-2")
                     closed = await memory.get_run("r-1", "alice")
@@ -114,7 +114,7 @@ class TestAFrozenProcess:
             gate.opened.set()
             async with asyncio.timeout(DEADLINE_S):
                 output = await resumed
-            assert contents(output.messages) == ["go", "", INTERRUPTED, "let go"]
+            assert contents(output.messages) == ["go", "", INTERRUPTED_RESULT, "let go"]
             record = await memory.get_run("r-1", "alice")
             assert record is not None
             assert (record.status, record.attempt) == ("completed", 2)
@@ -132,7 +132,7 @@ class TestAFrozenProcess:
             agent = agent_of(ScriptedModel("by another"), memory, tools=[work], lease=LONG)
             async with asyncio.timeout(3 * DEADLINE_S):
                 output = await agent.run("go", "alice", run_id="r-1")
-            assert contents(output.messages) == ["go", "", INTERRUPTED, "by another"]
+            assert contents(output.messages) == ["go", "", INTERRUPTED_RESULT, "by another"]
             before = everything(database_url)
 
             frozen.thaw()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agno_sql.agent.events import RunCompleted, TextDelta, ToolCalled, ToolReturned
-from agno_sql.agent.tool_calls import INTERRUPTED
+from agno_sql.agent.tool_calls import INTERRUPTED_RESULT
 from agno_sql.clock import SystemClock
 from agno_sql.errors import (
     CorruptRecordError,
@@ -97,7 +97,7 @@ class TestTheSameRunIdAgain:
         called = [event.call.name for event in events if isinstance(event, ToolCalled)]
         returned = [e.message.content for e in events if isinstance(e, ToolReturned)]
         assert called == ["look_up", "charge"]
-        assert sorted(returned) == sorted([LOOKED_UP, INTERRUPTED])
+        assert sorted(returned) == sorted([LOOKED_UP, INTERRUPTED_RESULT])
         assert [e.text for e in events if isinstance(e, TextDelta)] == pieces(ANSWER)
         assert isinstance(events[-1], RunCompleted)
         assert roles(events[-1].output.messages) == WHOLE
@@ -156,14 +156,14 @@ class TestTheSameRunIdAgain:
         assert shop.journal.of("look_up") == [first, second, second]
         assert first != second
         results = contents(output.messages, "tool")
-        assert results == [LOOKED_UP, CHARGED, LOOKED_UP, INTERRUPTED]
+        assert results == [LOOKED_UP, CHARGED, LOOKED_UP, INTERRUPTED_RESULT]
         assert (await shop.record()).attempt == 3
 
     async def test_does_not_need_a_tool_that_the_agent_no_longer_has(self, shop: Shop) -> None:
         await shop.interrupt("calls")
         shop.clock.advance(LEASE)
         output = await shop.agent(tools=[]).run(QUESTION, "alice", run_id="r-1")
-        assert contents(output.messages, "tool") == [INTERRUPTED, INTERRUPTED]
+        assert contents(output.messages, "tool") == [INTERRUPTED_RESULT, INTERRUPTED_RESULT]
 
 
 class TestWhatCannotBeResumed:
