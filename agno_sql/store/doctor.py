@@ -321,10 +321,7 @@ async def _rows(
     after: tuple[Any, ...] | None = None
     size = at_most
     while True:
-        rows = await _page(database, table, query, after=after, size=size)
-        if rows is None:
-            size = max(1, size // 10)
-            continue
+        rows, size = await _page(database, table, query, after=after, size=size)
         for row in rows:
             yield row
         if len(rows) < size:
@@ -335,10 +332,10 @@ async def _rows(
 
 async def _page(
     database: Database, table: Table, query: _Query, *, after: tuple[Any, ...] | None, size: int
-) -> Sequence[_Row] | list[Finding] | None:
-    """Return *query* for a page of *table*, the finding of a row that can't be read, or ``None``.
+) -> tuple[Sequence[_Row] | list[Finding], int]:
+    """Return *query* for a page of *table*, or the finding of a row that can't be read.
 
-    ``None`` says that there is such a row on the page.
+    Returns the size of the page too: it is smaller where such a row was on a larger one.
     """
     key = list(table.primary_key)
     page = select(table).order_by(*key).limit(size)
@@ -346,16 +343,15 @@ async def _page(
         last = [literal(value, column.type) for value, column in zip(after, key, strict=True)]
         page = page.where(tuple_(*key) > tuple_(*last))
     try:
-        return await _read(database, query(page.subquery()))
-    except StoreUnavailableError:
-        raise
+        return await _read(database, query(page.subquery())), size
     except _UNREADABLE as error:
-        if size > 1:
-            return None
+        if size > 1 and not isinstance(error, StoreUnavailableError):
+            return await _page(database, table, query, after=after, size=max(1, size // 10))
         detail = f"the row can't be read ({type(error).__name__})"
         # Raises the same if it was no row's fault.
         keys = await _read(database, page.with_only_columns(*key))
-        return [Finding(check="undecodable", **row._asdict(), detail=detail) for row in keys]
+        found = [Finding(check="undecodable", **row._asdict(), detail=detail) for row in keys]
+        return found, size
 
 
 async def _read(database: Database, query: Select[*tuple[Any, ...]]) -> Sequence[_Row]:
