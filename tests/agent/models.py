@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Answer: TypeAlias = ModelReply | str | BaseException
 Step: TypeAlias = Answer | Callable[[Sequence[Message]], Answer | Awaitable[Answer]]
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class ScriptedModel:

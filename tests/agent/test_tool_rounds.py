@@ -54,7 +54,7 @@ async def test_plain_calls_of_one_round_run_at_the_same_time(parties: int) -> No
     barrier = threading.Barrier(parties)
 
     def meet() -> str:
-        barrier.wait(timeout=3)
+        barrier.wait(timeout=20)
         return "met"
 
     model = ScriptedModel(asks(*[call("meet", f"c{n}") for n in range(parties)]), "done")
@@ -68,7 +68,7 @@ async def test_a_plain_and_an_async_call_of_one_round_can_wait_for_each_other() 
 
     def ask() -> bool:
         loop.call_soon_threadsafe(asked.set)
-        return answered.wait(timeout=5)
+        return answered.wait(timeout=20)
 
     async def answer() -> str:
         await asked.wait()
@@ -289,7 +289,7 @@ async def test_any_number_of_blocking_tools_leaves_the_other_runs_going() -> Non
     agent = agent_of(ScriptedModel(then=script), tools=[block, look_a_name_up])
     blocked = [asyncio.create_task(agent.run("block", f"user-{n}")) for n in range(64)]
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(15):
             await entered.wait()
             output = await agent.run("look_a_name_up", "alice")
     finally:
