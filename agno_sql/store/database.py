@@ -120,18 +120,10 @@ class Database:
         is_committed = False
         try:
             async with self._engine.connect() as conn:
-                driver = (await conn.get_raw_connection()).driver_connection
-                try:
-                    async with self._limit(long=long):
-                        await self._begin(conn)
-                        result = await work(conn)
-                    await self._commit(conn)
-                except asyncio.CancelledError:
-                    # The loop shuts down. The statement goes on in its thread, and its lock would
-                    # keep others, and the end of this run, from being stored.
-                    if self._is_sqlite and driver is not None:
-                        await settled(driver.rollback())
-                    raise
+                async with self._limit(long=long):
+                    await self._begin(conn)
+                    result = await work(conn)
+                await self._commit(conn)
                 is_committed = True
         except DRIVER_ERRORS:
             if not is_committed:

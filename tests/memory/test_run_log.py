@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from agno_sql.errors import RunError
-    from agno_sql.models.chat_model import ModelReply
 
 FAILED = Ending(status="failed", error_type="ValueError", error_message="")
 
@@ -142,49 +141,6 @@ async def test_a_row_that_somebody_has_locked_does_not_keep_other_leases_from_be
         clock.advance(timedelta(seconds=10))
         free = [await memory.run_log.is_free(user, "default") for user in ("alice", "bob")]
         assert free == [True, False], "only the locked one was not renewed"
-
-
-# A thread of aiosqlite that is just opening a connection finds its loop closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_runs_are_stored_as_ended_when_their_loop_shuts_down(sqlite_url: str) -> None:
-    """The end of asyncio.run cancels every task there is, at each try at another point."""
-
-    async def work() -> str:
-        await asyncio.sleep(0)
-        return "worked"
-
-    async def leave(calls: int) -> None:
-        engine, enough = open_engine(sqlite_url), asyncio.Event()
-
-        def think(_: object) -> ModelReply:
-            if len(model.shown) == calls:
-                enough.set()
-            return asks(call("work"))
-
-        model = ScriptedModel(then=think)
-        agent = agent_of(model, SQLMemory(engine), tools=[work], max_loops=1000)
-        runs = [asyncio.create_task(agent.run("go", f"{calls}{n}", run_id="r")) for n in "abcdef"]
-
-        async def clear_up() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.wait(runs)
-                await engine.dispose()
-
-        last.append(asyncio.create_task(clear_up()))
-        await enough.wait()
-
-    async def statuses() -> list[str]:
-        async with SQLMemory.open(sqlite_url) as memory:
-            found = [await memory.get_run("r", f"{calls}{n}") for calls in tries for n in "abcdef"]
-            return [run.status for run in found if run is not None]
-
-    tries, last = range(8, 44, 5), list[asyncio.Task[None]]()
-    asyncio.run(statuses())  # makes the tables
-    for calls in tries:
-        asyncio.run(leave(calls))
-    assert set(asyncio.run(statuses())) == {"cancelled"}
 
 
 class TestTheHeartbeat:
