@@ -23,14 +23,10 @@ async def settled(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        clock = asyncio.get_running_loop().time
-        give_up = asyncio.get_running_loop().call_later(_SETTLE_FOR_S, task.cancel)
-        # Its own clean-up may hang too, so it is not waited for without end.
-        leave_at = clock() + 2 * _SETTLE_FOR_S
-        while not task.done() and clock() < leave_at:
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([task], timeout=leave_at - clock())
-        give_up.cancel()
+        await _wait(task)
+        if not task.done():
+            task.cancel()
+            await _wait(task)  # its own clean-up may hang too
         if task.done() and not task.cancelled():
             task.exception()  # looked at, or asyncio would complain that nobody did
         raise
@@ -43,3 +39,12 @@ async def settled_soon(work: Coroutine[Any, Any, _T]) -> _T:
         TimeoutError: It took longer.
     """
     return await settled(asyncio.wait_for(work, _SETTLE_FOR_S))
+
+
+async def _wait(task: asyncio.Task[Any]) -> None:
+    """Wait until *task* is done, for five seconds at most, whoever cancels meanwhile."""
+    clock = asyncio.get_running_loop().time
+    leave_at = clock() + _SETTLE_FOR_S
+    while not task.done() and (left_s := leave_at - clock()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task], timeout=left_s)
