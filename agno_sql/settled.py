@@ -23,10 +23,10 @@ async def settled(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        await _wait(task)
+        await wait_for_end(task)
         if not task.done():
             task.cancel()
-            await _wait(task)  # its own clean-up may hang too
+            await wait_for_end(task)  # its own clean-up may hang too
         if task.done() and not task.cancelled():
             task.exception()  # looked at, or asyncio would complain that nobody did
         raise
@@ -41,10 +41,10 @@ async def settled_soon(work: Coroutine[Any, Any, _T]) -> _T:
     return await settled(asyncio.wait_for(work, _SETTLE_FOR_S))
 
 
-async def _wait(task: asyncio.Task[Any]) -> None:
-    """Wait until *task* is done, for five seconds at most, whoever cancels meanwhile."""
+async def wait_for_end(work: asyncio.Future[Any]) -> None:
+    """Wait until *work* is done, for five seconds at most, whoever cancels meanwhile."""
     clock = asyncio.get_running_loop().time
     leave_at = clock() + _SETTLE_FOR_S
-    while not task.done() and (left_s := leave_at - clock()) > 0:
+    while not work.done() and (left_s := leave_at - clock()) > 0:
         with suppress(asyncio.CancelledError):
-            await asyncio.wait([task], timeout=left_s)
+            await asyncio.wait([work], timeout=left_s)

@@ -22,9 +22,12 @@ from agno_sql.message import Message, Session, UserActivity, checked_messages
 from agno_sql.runs import RunKey
 from agno_sql.store import activity, clear, reads, retention, run_rows
 from agno_sql.store.append import append
+from agno_sql.store.batches import Batches
 from agno_sql.store.database import Database
 from agno_sql.store.engine import open_engine
+from agno_sql.store.read_together import Read
 from agno_sql.store.schema import prepare_schema
+from agno_sql.store.writes import Write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -63,7 +66,10 @@ class SQLMemory:
         self._capacity = valid_capacity(capacity)
         self._database = Database(engine)
         self._clock = clock or SystemClock()
-        self._run_log = SQLRunLog(self._database, clock=self._clock, capacity=self._capacity)
+        self._batches = Batches(self._database, clock=self._clock, capacity=self._capacity)
+        self._run_log = SQLRunLog(
+            self._database, self._batches, clock=self._clock, capacity=self._capacity
+        )
 
     @property
     def run_log(self) -> RunLog:
@@ -155,6 +161,9 @@ class SQLMemory:
         new = checked_messages(messages)
         if not new:
             return []
+        stored = await self._batches.write(Write(kind="append", key=key, messages=new))
+        if stored is not None:
+            return stored
         return await self._database.write(
             lambda conn: append(conn, key, new, at=self._clock.now(), capacity=self._capacity)
         )
@@ -178,6 +187,9 @@ class SQLMemory:
         key = conversation_key(user_id, session_id)
         limit = None if limit is None else at_least(0, limit, "limit")
         before = None if before is None else at_least(0, before, "before")
+        read = await self._batches.read(Read(key, limit, before))
+        if read is not None:
+            return read
         return await self._database.read(
             lambda conn: reads.newest_messages(conn, key, limit=limit, before=before)
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from agno_sql.errors import OutcomeUnknownError, StoreUnavailableError
 from agno_sql.runs import BegunRun
 from agno_sql.store import closing, fence, reads, run_rows, steps
 from agno_sql.store import lease as lease_store
+from agno_sql.store.read_together import Read
+from agno_sql.store.writes import Write
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from agno_sql.clock import Clock
     from agno_sql.message import Message, Usage
     from agno_sql.runs import Ending, Lease, NewRun, Renewal, RunKey, StoredRun
+    from agno_sql.store.batches import Batches
     from agno_sql.store.database import Database
 
 
@@ -27,8 +32,11 @@ class SQLRunLog:
     model and tools were paid for.
     """
 
-    def __init__(self, database: Database, *, clock: Clock, capacity: int | None) -> None:
+    def __init__(
+        self, database: Database, batches: Batches, *, clock: Clock, capacity: int | None
+    ) -> None:
         self._database = database
+        self._batches = batches
         self._clock = clock
         self._capacity = capacity
 
@@ -38,6 +46,12 @@ class SQLRunLog:
 
     async def begin(self, lease: Lease, new: NewRun, *, limit: int | None) -> BegunRun | None:
         """See RunLog.begin."""
+        write = Write(
+            kind="begin", key=lease.key.conversation, messages=[new.input], lease=lease, new=new
+        )
+        with suppress(OutcomeUnknownError):
+            if (begun := await self._batches.write(write)) is not None:
+                return await self._begun(lease, begun, limit)
         try:
             turn = await self._database.write(
                 lambda conn: lease_store.begin(
@@ -62,14 +76,20 @@ class SQLRunLog:
     async def append(self, lease: Lease, message: Message) -> Message:
         """See RunLog.append."""
         return await self._step(
-            lease, message, lambda conn: steps.append(conn, lease, message, at=self._clock.now())
+            Write(kind="step", key=lease.key.conversation, messages=[message], lease=lease),
+            lambda conn: steps.append(conn, lease, message, at=self._clock.now()),
         )
 
     async def complete(self, lease: Lease, answer: Message, *, usage: Usage) -> Message:
         """See RunLog.complete."""
         return await self._step(
-            lease,
-            answer,
+            Write(
+                kind="complete",
+                key=lease.key.conversation,
+                messages=[answer],
+                lease=lease,
+                usage=usage,
+            ),
             lambda conn: steps.complete(
                 conn, lease, answer, usage=usage, at=self._clock.now(), capacity=self._capacity
             ),
@@ -125,21 +145,30 @@ class SQLRunLog:
         if turn is None:
             return None
         # What others add from now on belongs to the next run.
-        history = await self._database.read(
-            lambda conn: reads.window_messages(
-                conn, lease.key.conversation, limit=limit, before=turn[0].seq
-            ),
-            patient=True,
-        )
+        key, before = lease.key.conversation, turn[0].seq
+        history: list[Message] | None = None
+        with suppress(StoreUnavailableError):
+            history = await self._batches.read(Read(key, limit, before, all_system=True))
+        if history is None:
+            history = await self._database.read(
+                lambda conn: reads.window_messages(conn, key, limit=limit, before=before),
+                patient=True,
+            )
         return BegunRun(turn, history)
 
     async def _step(
-        self,
-        lease: Lease,
-        message: Message,
-        store: Callable[[AsyncConnection], Awaitable[Message]],
+        self, write: Write, store: Callable[[AsyncConnection], Awaitable[Message]]
     ) -> Message:
+        assert write.lease is not None  # noqa: S101  (a step has one)
+        lease, (message,) = write.lease, write.messages
         is_repeated = False
+        try:
+            if (stored := await self._batches.write(write)) is not None:
+                return stored[0]
+        except OutcomeUnknownError:
+            is_repeated = True
+        except StoreUnavailableError:
+            pass  # it is waited for
 
         async def work(conn: AsyncConnection) -> Message:
             nonlocal is_repeated

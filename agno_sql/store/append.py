@@ -51,20 +51,24 @@ async def insert_numbered(
     at: datetime,
 ) -> list[Message]:
     """Store *new* under the numbers that were reserved for them, which end with *last_seq*."""
-    first = last_seq - len(new) + 1
-    stored = [
-        replace(message, seq=seq, created_at=message.created_at or at)
-        for seq, message in enumerate(new, start=first)
-    ]
+    stored = numbered(new, last_seq=last_seq, at=at)
     user_id, session_id = key
     await conn.execute(
         insert(messages),
         [
-            {"user_id": user_id, "session_id": session_id, "seq": m.seq, **message_row(m)}
+            {"user_id": user_id, "session_id": session_id, "seq": m.seq, **message_row(m, at)}
             for m in stored
         ],
     )
     return stored
+
+
+def numbered(new: Sequence[Message], *, last_seq: int, at: datetime) -> list[Message]:
+    """Return *new* with the numbers that end with *last_seq*."""
+    return [
+        replace(message, seq=seq, created_at=message.created_at or at)
+        for seq, message in enumerate(new, start=last_seq - len(new) + 1)
+    ]
 
 
 def new_conversation(key: tuple[str, str], count: int, at: datetime) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sqlite3
 from enum import Enum, auto
 from typing import Final
 
-from asyncpg import PostgresError
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -63,8 +63,17 @@ _SQLITE: Final = {
     sqlite3.SQLITE_FULL: Fault.OVERLOADED,
     sqlite3.SQLITE_ERROR: Fault.SCHEMA,  # SQLite has no code of its own for "no such table"
 }
-DriverError = DBAPIError | PoolTimeoutError | OSError | PostgresError | sqlite3.Error
-DRIVER_ERRORS: Final = (DBAPIError, PoolTimeoutError, OSError, PostgresError, sqlite3.Error)
+DriverError = (
+    DBAPIError | PoolTimeoutError | OSError | PostgresError | InterfaceError | sqlite3.Error
+)
+DRIVER_ERRORS: Final = (
+    DBAPIError,
+    PoolTimeoutError,
+    OSError,
+    PostgresError,
+    InterfaceError,
+    sqlite3.Error,
+)
 """Not all are wrapped: asyncpg's refused connections and time-outs are OSErrors, SQLAlchemy 2.0
 leaves what a server says at connecting as it is, and so is what a connect hook on SQLite raises."""
 
@@ -82,7 +91,8 @@ def classify(error: DriverError) -> Fault:
     if _plan_went_stale(cause):
         return Fault.TRY_AGAIN
     sqlstate = getattr(cause, "sqlstate", None) or ""
-    if getattr(error, "connection_invalidated", False) or sqlstate.startswith("08"):
+    is_cut = isinstance(error, InterfaceError) and not isinstance(error, ValueError)
+    if is_cut or getattr(error, "connection_invalidated", False) or sqlstate.startswith("08"):
         return Fault.DISCONNECTED
     return _SQLSTATE.get(sqlstate, Fault.REFUSED)
 

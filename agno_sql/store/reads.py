@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, case, literal_column, select, union_all
 
-from agno_sql.store.rows import row_message
+from agno_sql.store.rows import MESSAGE_COLUMNS, row_message
 from agno_sql.store.tables import conversations, messages, runs
 from agno_sql.store.types import as_stored
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 # Not a parameter: a plan made for any value could not use the index of system messages.
 _SYSTEM: Final[ColumnElement[str]] = literal_column("'system'")
 _ENDLESS: Final = 2**63 - 1
-_COLUMNS: Final = [
-    as_stored(column) for column in messages.c if column.name not in ("user_id", "session_id")
-]
+_COLUMNS: Final = [as_stored(messages.c[name]) for name in MESSAGE_COLUMNS]
 
 
 async def newest_messages(

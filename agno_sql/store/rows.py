@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
@@ -13,17 +12,17 @@ from agno_sql.message import Message, ToolCall, Usage
 from agno_sql.store.text import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
     from sqlalchemy import Row
 
 
-def message_row(message: Message) -> dict[str, Any]:
-    """Return the columns of *message* but its key and seq."""
+def message_row(message: Message, at: datetime) -> dict[str, Any]:
+    """Return the columns of *message* but its key and seq; it was made *at* unless it says when."""
     return {
         "role": message.role,
         "content": encode(message.content),
-        "created_at": message.created_at,
+        "created_at": message.created_at or at,
         "name": None if message.name is None else encode(message.name),
         "tool_call_id": None if message.tool_call_id is None else encode(message.tool_call_id),
         "tool_calls": [
@@ -38,25 +37,44 @@ def message_row(message: Message) -> dict[str, Any]:
     }
 
 
-def row_message(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> Message:
+# What row_message takes, in this order.
+MESSAGE_COLUMNS: Final = (
+    "seq",
+    "role",
+    "content",
+    "created_at",
+    "name",
+    "tool_call_id",
+    "tool_calls",
+    "run_id",
+    "run_step",
+    "input_tokens",
+    "output_tokens",
+)
+
+
+def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
     """Return the message of conversation *key* that *row* holds, as the driver handed it over.
 
     Raises:
         CorruptRecordError: The row was not written by this library; names it.
     """
-    with _naming(row.seq, key):
+    seq, role, content, at, name, call_id, calls, run_id, run_step, tokens_in, tokens_out = row
+    try:
         return Message(
-            role=row.role,
-            content=decode(row.content),
-            created_at=_aware(row.created_at),
-            name=None if row.name is None else decode(row.name),
-            tool_call_id=None if row.tool_call_id is None else decode(row.tool_call_id),
-            tool_calls=_tool_calls(row.tool_calls),
-            run_id=row.run_id,
-            run_step=row.run_step,
-            usage=None if row.input_tokens is None else Usage(row.input_tokens, row.output_tokens),
-            seq=row.seq,
+            role=role,
+            content=decode(content),
+            created_at=_aware(at),
+            name=None if name is None else decode(name),
+            tool_call_id=None if call_id is None else decode(call_id),
+            tool_calls=() if calls is None else _tool_calls(calls),
+            run_id=run_id,
+            run_step=run_step,
+            usage=None if tokens_in is None else Usage(tokens_in, tokens_out),
+            seq=seq,
         )
+    except (ValueError, TypeError, KeyError) as error:
+        raise _corrupt(seq, key, error) from error
 
 
 def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[ToolCall, ...]:
@@ -65,20 +83,18 @@ def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[To
     Raises:
         CorruptRecordError: As in row_message.
     """
-    with _naming(row.seq, key):
-        return _tool_calls(row.tool_calls)
-
-
-@contextmanager
-def _naming(seq: int, key: tuple[str, str]) -> Iterator[None]:
     try:
-        yield
+        return _tool_calls(row.tool_calls)
     except (ValueError, TypeError, KeyError) as error:
-        user_id, session_id = key
-        raise CorruptRecordError(
-            f"message {seq} of user {shown(user_id)}, session {shown(session_id)} "
-            f"can't be decoded: {error}"
-        ) from error
+        raise _corrupt(row.seq, key, error) from error
+
+
+def _corrupt(seq: int, key: tuple[str, str], error: Exception) -> CorruptRecordError:
+    user_id, session_id = key
+    return CorruptRecordError(
+        f"message {seq} of user {shown(user_id)}, session {shown(session_id)} "
+        f"can't be decoded: {error}"
+    )
 
 
 def _aware(stored: datetime | str) -> datetime:

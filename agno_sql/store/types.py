@@ -25,6 +25,11 @@ RunId: Final = String(MAX_RUN_ID_CHARACTERS).with_variant(
 Json: Final = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
+def sqlite_time(at: datetime) -> str:
+    """Return *at* as SQLite stores it; the text sorts as the time does."""
+    return at.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
 def as_stored(column: ColumnElement[Any]) -> Label[Any]:
     """Return *column* as the driver hands it over.
 

@@ -1,0 +1,159 @@
+"""The short way to the database: what tasks write and read at the same time goes together."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+from agno_sql.errors import AgnoSQLError
+from agno_sql.exchange import newest_exchange
+from agno_sql.store import read_together, write_postgresql, write_sqlite
+from agno_sql.store.append import numbered
+from agno_sql.store.faults import DRIVER_ERRORS
+from agno_sql.store.rows import row_message
+from agno_sql.store.together import Together
+from agno_sql.store.writes import grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from agno_sql.clock import Clock
+    from agno_sql.message import Message
+    from agno_sql.store.database import Database
+    from agno_sql.store.read_together import Read
+    from agno_sql.store.writes import Group, Write
+
+_MOST_AT_ONCE: Final = 256
+# Larger ones would hold up the others of their batch: they go by themselves.
+_MOST_MESSAGES: Final = 100
+_MOST_CHARACTERS: Final = 100_000
+
+_Rows = list[list["Sequence[Any]"]]
+
+
+class _Store(Protocol):
+    def __call__(
+        self, driver: Any, groups: Sequence[Group], *, at: datetime, capacity: int | None
+    ) -> Awaitable[dict[int, int]]: ...
+
+
+class _Way(NamedTuple):
+    store: _Store
+    read: Callable[[Any, Sequence[Read]], Awaitable[_Rows]]
+
+
+_WAYS: Final = {
+    "asyncpg": _Way(write_postgresql.store, read_together.read_postgresql),
+    "aiosqlite": _Way(write_sqlite.store, read_together.read_sqlite),
+}
+
+
+class _Stored(NamedTuple):
+    last_seq: int
+    at: datetime
+
+
+class _Here(NamedTuple):
+    """What goes together in one event loop."""
+
+    writes: Together[Write, _Stored | None]
+    reads: Together[Read, list[Sequence[Any]] | None]
+
+
+class Batches:
+    """Group commit for the writes of a database, and shared queries for its reads.
+
+    Takes what is common and leaves the rest: ``None`` says that nothing was done, and that the
+    portable way has to be taken.
+    """
+
+    def __init__(self, database: Database, *, clock: Clock, capacity: int | None) -> None:
+        self._database = database
+        self._clock = clock
+        self._capacity = capacity
+        self._way = _WAYS.get(database.driver)
+        self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
+
+    async def write(self, write: Write) -> list[Message] | None:
+        """Store *write* in a commit that it shares with others; return its messages.
+
+        Raises:
+            OutcomeUnknownError: The connection broke: it may be stored.
+            StoreUnavailableError: The database stayed busy; nothing was stored.
+        """
+        if self._way is None or not self._fits(write):
+            return None
+        stored = await self._together(self._way).writes.ask(write)
+        return stored and numbered(write.messages, last_seq=stored.last_seq, at=stored.at)
+
+    async def read(self, read: Read) -> list[Message] | None:
+        """Return the messages of *read*, oldest first.
+
+        Raises:
+            CorruptRecordError: A row can't be decoded; names its key.
+        """
+        if self._way is None:
+            return None
+        rows = await self._together(self._way).reads.ask(read)
+        picked = None if rows is None else read.picked(rows)
+        return None if picked is None else [row_message(row, read.key) for row in picked]
+
+    def _together(self, way: _Way) -> _Here:
+        loop = asyncio.get_running_loop()
+        here = self._here.get(loop)
+        if here is None:
+            here = self._here[loop] = _Here(
+                Together(partial(self._store, way), most=_MOST_AT_ONCE),
+                Together(partial(self._read, way), most=_MOST_AT_ONCE),
+            )
+        return here
+
+    def _fits(self, write: Write) -> bool:
+        size = sum(len(message.content) for message in write.messages)
+        if len(write.messages) > _MOST_MESSAGES or size > _MOST_CHARACTERS:
+            return False
+        # Which call a result answers that comes by itself has to be looked for.
+        is_torn = write.prunes and newest_exchange(write.messages) is None
+        return self._capacity is None or not is_torn
+
+    async def _store(
+        self, way: _Way, writes: list[Write]
+    ) -> Sequence[_Stored | BaseException | None]:
+        groups = grouped(writes)
+
+        async def store(driver: Any) -> tuple[dict[int, int], datetime]:
+            at = self._clock.now()  # now, as a lease must not begin while its batch was waiting
+            return await way.store(driver, groups, at=at, capacity=self._capacity), at
+
+        try:
+            last_seqs, at = await self._database.direct(store, is_write=True)
+        except DRIVER_ERRORS:
+            # Whoever's messages can't be stored is told so by itself.
+            return [None] * len(writes)
+        except AgnoSQLError as error:
+            return [_same(error) for _ in writes]
+        answers: list[_Stored | None] = [None] * len(writes)
+        for index, last_seq in last_seqs.items():
+            for place, last in groups[index].last_seqs(last_seq):
+                answers[place] = _Stored(last, at)
+        return answers
+
+    async def _read(
+        self, way: _Way, reads: list[Read]
+    ) -> Sequence[list[Sequence[Any]] | BaseException | None]:
+        try:
+            return await self._database.direct(lambda driver: way.read(driver, reads))
+        except DRIVER_ERRORS:
+            return [None] * len(reads)
+        except AgnoSQLError as error:
+            return [_same(error) for _ in reads]
+
+
+def _same(error: AgnoSQLError) -> AgnoSQLError:
+    """Return *error* for one of those who are told: each raises his own."""
+    same = type(error)(str(error))
+    same.__cause__ = error.__cause__
+    return same

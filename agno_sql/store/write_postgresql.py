@@ -1,0 +1,218 @@
+"""Group commit on PostgreSQL: one statement stores what many conversations write.
+
+All of its parts see the snapshot of its start; only a row that it locks is seen as it is then. So
+what decides, the fence and the counters, stands in the conversation's row and is read under its
+lock, and a prune, which looks at messages, is done only where the counters under the lock are those
+of the snapshot. What somebody else has locked is not waited for. A write that finds any of this not
+as it needs it is left out, and goes the portable way by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncpg import InterfaceError, PostgresError
+
+from agno_sql.errors import OutcomeUnknownError
+from agno_sql.store.database import ANSWER_WITHIN_S
+from agno_sql.store.faults import Fault, classify, code_of
+from agno_sql.store.rows import message_row
+from agno_sql.store.text import encode
+from agno_sql.store.writes import columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from asyncpg import Connection
+
+    from agno_sql.store.writes import Group
+
+# Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
+_STORE: Final = """
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest(
+        (SELECT $3::int[]), (SELECT $4::text[]), (SELECT $5::text[]), (SELECT $6::text[]),
+        (SELECT $7::int[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::timestamptz[]),
+        (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::text[]), (SELECT $14::bigint[]),
+        (SELECT $15::bigint[])
+    ) AS given (
+        place, kind, user_id, session_id, added, run_id, lease_token, lease_expires_at,
+        agent_id, model, input_sha256, input_tokens, output_tokens
+    )
+), locked AS MATERIALIZED (
+    SELECT
+        given.*, c.first_seq, c.last_seq, c.message_count,
+        CASE WHEN given.kind = 'append' THEN c.run_first_seq END AS protected,
+        CASE WHEN given.kind IN ('append', 'complete')
+            THEN greatest(c.message_count + given.added - $2::bigint, 0) ELSE 0 END AS excess
+    FROM given JOIN conversations c
+        ON c.user_id = given.user_id AND c.session_id = given.session_id
+    WHERE CASE given.kind
+        WHEN 'append' THEN true
+        WHEN 'begin' THEN c.run_id IS NULL
+        ELSE c.run_id = given.run_id AND c.lease_token = given.lease_token END
+    FOR UPDATE OF c SKIP LOCKED
+), pruning AS MATERIALIZED (
+    SELECT locked.*, CASE WHEN excess = 0 THEN first_seq ELSE least(protected, (
+        SELECT m.seq FROM messages m
+        WHERE m.user_id = locked.user_id AND m.session_id = locked.session_id
+            AND m.seq >= locked.first_seq + locked.excess AND m.role <> 'tool'
+        ORDER BY m.seq LIMIT 1
+    )) END AS kept
+    FROM locked
+    WHERE excess = 0 OR EXISTS (
+        SELECT FROM conversations seen
+        WHERE seen.user_id = locked.user_id AND seen.session_id = locked.session_id
+            AND seen.first_seq = locked.first_seq AND seen.last_seq = locked.last_seq
+            AND seen.message_count = locked.message_count
+    )
+), planned AS MATERIALIZED (
+    SELECT * FROM pruning
+    WHERE kept = first_seq OR kept > first_seq AND NOT EXISTS (
+        SELECT FROM messages m
+        WHERE m.user_id = pruning.user_id AND m.session_id = pruning.session_id
+            AND m.role = 'system' AND m.seq BETWEEN pruning.first_seq AND pruning.kept
+    )
+), updated AS (
+    UPDATE conversations c SET
+        first_seq = planned.kept,
+        last_seq = c.last_seq + planned.added,
+        message_count = c.message_count + planned.added - (planned.kept - planned.first_seq),
+        last_active_at = greatest(c.last_active_at, $1),
+        run_id = CASE planned.kind
+            WHEN 'begin' THEN planned.run_id WHEN 'complete' THEN NULL ELSE c.run_id END,
+        run_first_seq = CASE planned.kind
+            WHEN 'begin' THEN c.last_seq + 1 WHEN 'complete' THEN NULL ELSE c.run_first_seq END,
+        lease_token = CASE planned.kind
+            WHEN 'begin' THEN planned.lease_token ELSE c.lease_token END,
+        lease_expires_at = CASE planned.kind
+            WHEN 'append' THEN c.lease_expires_at WHEN 'complete' THEN NULL
+            ELSE planned.lease_expires_at END
+    FROM planned
+    WHERE c.user_id = planned.user_id AND c.session_id = planned.session_id
+    RETURNING planned.place, c.last_seq
+), created AS (
+    INSERT INTO conversations (
+        user_id, session_id, first_seq, last_seq, message_count, created_at, last_active_at,
+        run_id, run_first_seq, lease_token, lease_expires_at
+    )
+    SELECT
+        user_id, session_id, 1, added, added, $1, $1,
+        run_id, CASE kind WHEN 'begin' THEN 1 END, lease_token, lease_expires_at
+    FROM given
+    WHERE kind IN ('append', 'begin') AND ($2::bigint IS NULL OR added <= $2) AND NOT EXISTS (
+        SELECT FROM conversations c
+        WHERE c.user_id = given.user_id AND c.session_id = given.session_id
+    )
+    ORDER BY user_id COLLATE "C", session_id COLLATE "C"
+    ON CONFLICT DO NOTHING
+    RETURNING user_id, session_id, last_seq
+), numbered AS (
+    SELECT given.*, updated.last_seq FROM updated JOIN given ON given.place = updated.place
+    UNION ALL
+    SELECT given.*, created.last_seq FROM created JOIN given
+        ON given.user_id = created.user_id AND given.session_id = created.session_id
+), stored AS (
+    INSERT INTO messages (
+        user_id, session_id, seq, role, content, created_at, name, tool_call_id, tool_calls,
+        run_id, run_step, input_tokens, output_tokens
+    )
+    SELECT
+        numbered.user_id, numbered.session_id, numbered.last_seq - new.behind, new.role,
+        new.content, new.created_at, new.name, new.tool_call_id, new.tool_calls::jsonb,
+        new.run_id, new.run_step, new.input_tokens, new.output_tokens
+    FROM unnest(
+        (SELECT $16::int[]), (SELECT $17::int[]), (SELECT $18::text[]), (SELECT $19::text[]),
+        (SELECT $20::timestamptz[]), (SELECT $21::text[]), (SELECT $22::text[]),
+        (SELECT $23::text[]), (SELECT $24::text[]), (SELECT $25::int[]), (SELECT $26::bigint[]),
+        (SELECT $27::bigint[])
+    ) AS new (
+        place, behind, role, content, created_at, name, tool_call_id, tool_calls, run_id,
+        run_step, input_tokens, output_tokens
+    ) JOIN numbered ON numbered.place = new.place
+), begun AS (
+    INSERT INTO runs (
+        user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq,
+        last_seq, model, input_tokens, output_tokens, started_at
+    )
+    SELECT
+        user_id, session_id, run_id, agent_id, 'running', 1, input_sha256, last_seq, last_seq,
+        model, input_tokens, output_tokens, $1
+    FROM numbered WHERE kind = 'begin'
+), ended AS (
+    UPDATE runs r SET
+        status = 'completed', last_seq = numbered.last_seq, finished_at = $1,
+        input_tokens = numbered.input_tokens, output_tokens = numbered.output_tokens
+    FROM numbered
+    WHERE numbered.kind = 'complete' AND r.user_id = numbered.user_id
+        AND r.session_id = numbered.session_id AND r.run_id = numbered.run_id
+), pruned AS (
+    DELETE FROM messages m USING planned
+    WHERE planned.kept > planned.first_seq AND m.user_id = planned.user_id
+        AND m.session_id = planned.session_id
+        AND m.seq >= planned.first_seq AND m.seq < planned.kept
+), forgotten AS (
+    DELETE FROM runs r USING planned
+    WHERE planned.kept > planned.first_seq AND r.user_id = planned.user_id
+        AND r.session_id = planned.session_id
+        AND r.last_seq < planned.kept AND r.status <> 'running'
+)
+SELECT place, last_seq FROM numbered
+"""
+
+
+async def store(
+    driver: Connection[Any], groups: Sequence[Group], *, at: datetime, capacity: int | None
+) -> dict[int, int]:
+    """Store *groups* in one commit; return the last seq of each by its index.
+
+    What is not in there was left out, and nothing of it stored.
+
+    Raises:
+        OutcomeUnknownError: The connection broke: nobody knows whether anything was stored.
+    """
+    if driver.is_closed():
+        raise ConnectionResetError("the server closed this connection")
+    given = columns([_given_row(place, group, at) for place, group in enumerate(groups)], 13)
+    new = columns(
+        [row for place, group in enumerate(groups) for row in _message_rows(place, group, at)], 12
+    )
+    try:
+        rows = await driver.fetch(_STORE, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)
+    except (OSError, InterfaceError, PostgresError) as error:
+        if not isinstance(error, OSError) and classify(error) is not Fault.DISCONNECTED:
+            raise
+        raise OutcomeUnknownError(
+            f"the connection broke while messages were stored ({code_of(error)}): read what is "
+            "stored before you try again"
+        ) from error
+    return dict(rows)
+
+
+def _given_row(place: int, group: Group, at: datetime) -> tuple[Any, ...]:
+    write = group.first
+    lease, new, usage = write.lease, write.new, write.usage
+    return (
+        place,
+        write.kind,
+        *write.key,
+        len(group.messages),
+        lease and lease.key.run_id,
+        lease and lease.token,
+        lease and at + lease.duration,
+        new and encode(new.agent_id),
+        new and encode(new.model),
+        new and new.input_sha256,
+        usage.input_tokens if usage else 0,
+        usage.output_tokens if usage else 0,
+    )
+
+
+def _message_rows(place: int, group: Group, at: datetime) -> list[tuple[Any, ...]]:
+    newest = len(group.messages) - 1
+    rows = [message_row(message, at) for message in group.messages]
+    for row in rows:
+        row["tool_calls"] = row["tool_calls"] and json.dumps(row["tool_calls"])
+    return [(place, newest - index, *row.values()) for index, row in enumerate(rows)]
