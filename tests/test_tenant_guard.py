@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+import aiosqlite
+import asyncpg
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -93,6 +95,19 @@ def test_a_violation_is_kept_even_if_the_caller_swallows_every_error(
     engine.dispose()
     [violation] = tenant_guard.take()
     assert "messages without user_id, no reason" in violation
+
+
+async def test_what_goes_straight_to_a_driver_is_seen_too(
+    tenant_guard: TenantGuard, postgres_url: str
+) -> None:
+    server = await asyncpg.connect(postgres_url.replace("+asyncpg", ""))
+    await server.fetch("DELETE FROM messages")
+    await server.close()
+    async with aiosqlite.connect(":memory:") as file:
+        await file.execute("CREATE TABLE messages (user_id TEXT)")
+        await file.execute_fetchall("SELECT * FROM messages")
+        await file.executemany("DELETE FROM messages WHERE user_id < ?", [("alice",)])
+    assert len(tenant_guard.take()) == 3
 
 
 def test_a_reason_that_is_not_listed_does_not_count() -> None:

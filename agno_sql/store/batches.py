@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agno_sql.message import Message
     from agno_sql.store.database import Database
     from agno_sql.store.read_together import Read
-    from agno_sql.store.writes import Group, Write
+    from agno_sql.store.writes import Begin, Group, Write
 
 _MOST_AT_ONCE: Final = 256
 # Larger ones would hold up the others of their batch: they go by themselves.
@@ -36,7 +36,7 @@ _Rows = list[list["Sequence[Any]"]]
 
 class _Store(Protocol):
     def __call__(
-        self, driver: Any, groups: Sequence[Group], *, at: datetime, capacity: int | None
+        self, driver: Any, begin: Begin, *, capacity: int | None
     ) -> Awaitable[dict[int, int]]: ...
 
 
@@ -120,36 +120,40 @@ class Batches:
         return self._capacity is None or not is_torn
 
     async def _store(
-        self, way: _Way, writes: list[Write]
+        self, way: _Way, take: Callable[[], list[Write]]
     ) -> Sequence[_Stored | BaseException | None]:
-        groups = grouped(writes)
+        at = self._clock.now()
 
-        async def store(driver: Any) -> tuple[dict[int, int], datetime]:
-            at = self._clock.now()  # now, as a lease must not begin while its batch was waiting
-            return await way.store(driver, groups, at=at, capacity=self._capacity), at
+        def begin() -> tuple[Sequence[Group], datetime]:
+            nonlocal at
+            at = self._clock.now()  # a lease must not run while its batch was waiting
+            return grouped(take()), at
 
         try:
-            last_seqs, at = await self._database.direct(store, is_write=True)
+            last_seqs = await self._database.direct(
+                lambda driver: way.store(driver, begin, capacity=self._capacity), is_write=True
+            )
         except DRIVER_ERRORS:
-            # Whoever's messages can't be stored is told so by itself.
-            return [None] * len(writes)
+            last_seqs = {}  # whoever's messages can't be stored is told so by itself
         except AgnoSQLError as error:
-            return [_same(error) for _ in writes]
+            return [_same(error) for _ in take()]
+        writes = take()
         answers: list[_Stored | None] = [None] * len(writes)
-        for index, last_seq in last_seqs.items():
-            for place, last in groups[index].last_seqs(last_seq):
-                answers[place] = _Stored(last, at)
+        for place, group in enumerate(grouped(writes)):
+            if place in last_seqs:
+                for index, last_seq in group.last_seqs(last_seqs[place]):
+                    answers[index] = _Stored(last_seq, at)
         return answers
 
     async def _read(
-        self, way: _Way, reads: list[Read]
+        self, way: _Way, take: Callable[[], list[Read]]
     ) -> Sequence[list[Sequence[Any]] | BaseException | None]:
         try:
-            return await self._database.direct(lambda driver: way.read(driver, reads))
+            return await self._database.direct(lambda driver: way.read(driver, take()))
         except DRIVER_ERRORS:
-            return [None] * len(reads)
+            return [None] * len(take())
         except AgnoSQLError as error:
-            return [_same(error) for _ in reads]
+            return [_same(error) for _ in take()]
 
 
 def _same(error: AgnoSQLError) -> AgnoSQLError:

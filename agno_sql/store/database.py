@@ -34,7 +34,7 @@ from agno_sql.store.schema import check_schema
 from agno_sql.store.url import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,7 +57,10 @@ class Database:
     at most and with jitter, after a deadlock, while the database is busy, and when a connection
     was lost before COMMIT. A write runs at READ COMMITTED on PostgreSQL and holds the write lock
     from its beginning on SQLite, whatever the engine's settings are. A server that does not
-    answer for 30 seconds is given up on, but for writes that may take *long*.
+    answer for 30 seconds is given up on, but for writes that may take *long*. A statement that has
+    begun is settled before a cancellation is raised: SQLAlchemy abandons the connection of one that
+    is cancelled, which on SQLite goes on in its thread with the write lock until the garbage
+    collector comes by.
 
     Raises (both methods):
         StoreUnavailableError: The database could not be reached, or stayed busy; nothing stored.
@@ -94,7 +97,7 @@ class Database:
             async with self._engine.connect() as conn, self._limit():
                 return await work(conn)
 
-        return await self._try(attempt, again=_PATIENT if patient else _PASSING)
+        return await self._try(lambda: settled(attempt()), again=_PATIENT if patient else _PASSING)
 
     async def write(
         self,
@@ -112,7 +115,7 @@ class Database:
         """
         async with self._turn(is_write=True):
             return await self._try(
-                lambda: self._write_once(work, long=long),
+                lambda: settled(self._write_once(work, long=long)),
                 repeatable=repeatable,
                 again=_PATIENT if patient else _PASSING,
             )
@@ -129,12 +132,9 @@ class Database:
             DRIVER_ERRORS: Nothing was stored, and another way may be tried.
             StoreUnavailableError: The database stayed busy, or did not answer; nothing was stored.
         """
-
-        async def attempt() -> _T:
-            return await self._with_connection(partial(self._lend, work))
-
+        lend = partial(self._lend, work)
         async with self._turn(is_write=is_write):
-            return await self._try(attempt, again=_BUSY, is_direct=True)
+            return await self._try(lambda: self._with_connection(lend), again=_BUSY, is_direct=True)
 
     async def _lend(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
         driver: Any = (await conn.get_raw_connection()).driver_connection
@@ -189,7 +189,7 @@ class Database:
 
     async def _try(
         self,
-        attempt: Callable[[], Coroutine[Any, Any, _T]],
+        attempt: Callable[[], Awaitable[_T]],
         *,
         again: frozenset[Fault],
         repeatable: bool = False,
@@ -202,10 +202,7 @@ class Database:
         unknown: OutcomeUnknownError | None = None
         while True:
             try:
-                # SQLAlchemy abandons a connection whose statement is cancelled. On SQLite that
-                # statement goes on in its thread, and its write lock stays until the garbage
-                # collector comes by; on PostgreSQL the connection is lost.
-                return await settled(attempt())
+                return await attempt()
             except OutcomeUnknownError as error:
                 if not repeatable or clock() > give_up_at:
                     raise

@@ -49,6 +49,8 @@ def open_engine(url: str | URL) -> AsyncEngine:
         parsed,
         connect_args={"timeout": _BUSY_TIMEOUT_S},
         pool_timeout=_POOL_TIMEOUT_S,
+        # Database leaves no transaction open, and a needless ROLLBACK is a hop to a thread and back.
+        pool_reset_on_return=None,
         # Every connection to :memory: is a database of its own, so there must be just one.
         **(
             {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}

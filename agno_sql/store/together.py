@@ -28,13 +28,16 @@ class Together(Generic[_Asked, _Answer]):
     """Does what the tasks of one event loop ask for, in batches.
 
     Whatever is asked while a batch is under way goes together in the next one, at most *most* at
-    once. There is no timer: who asks alone waits for nobody. *work* answers a batch in its order;
-    an error that it returns is raised where it was asked for.
+    once. There is no timer: who asks alone waits for nobody.
+
+    *work* gets a function to call when it can begin, which returns what has been asked until then
+    (the same if it is called again). It answers in that order; an error that it returns is raised
+    where it was asked for.
     """
 
     def __init__(
         self,
-        work: Callable[[list[_Asked]], Awaitable[Sequence[_Answer | BaseException]]],
+        work: Callable[[Callable[[], list[_Asked]]], Awaitable[Sequence[_Answer | BaseException]]],
         *,
         most: int,
     ) -> None:
@@ -64,24 +67,27 @@ class Together(Generic[_Asked, _Answer]):
 
     async def _run(self) -> None:
         try:
-            while self._queue:
+            while any(not waiting.answer.done() for waiting in self._queue):
                 await self._answer_next()
         finally:
             self._task = None  # it knows its event loop, which may be garbage once it has ended
             for waiting in self._queue:  # the event loop is being shut down
                 waiting.answer.cancel()
+            self._queue.clear()
 
     async def _answer_next(self) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        batch: list[_Waiting[_Asked, _Answer]] = []
-        while self._queue and len(batch) < self._most:
-            waiting = self._queue.popleft()
-            if not waiting.answer.done():  # else its task was cancelled meanwhile
-                waiting.batch = ended
-                batch.append(waiting)
+        batch: list[_Waiting[_Asked, _Answer]] | None = None
+
+        def take() -> list[_Asked]:
+            nonlocal batch
+            if batch is None:
+                batch = self._next_batch(ended)
+            return [waiting.asked for waiting in batch]
+
         try:
-            answers = await self._answers(batch) if batch else ()
-            for waiting, answer in zip(batch, answers, strict=True):
+            answers = await self._answers(take)
+            for waiting, answer in zip(batch or (), answers, strict=True):
                 if waiting.answer.done():
                     continue
                 if isinstance(answer, BaseException):
@@ -90,13 +96,20 @@ class Together(Generic[_Asked, _Answer]):
                     waiting.answer.set_result(answer)
         finally:
             ended.set_result(None)
-            for waiting in batch:
+            for waiting in batch or ():
                 waiting.answer.cancel()  # does nothing where there is an answer
 
-    async def _answers(
-        self, batch: Sequence[_Waiting[_Asked, _Answer]]
-    ) -> Sequence[_Answer | BaseException]:
+    def _next_batch(self, ended: asyncio.Future[None]) -> list[_Waiting[_Asked, _Answer]]:
+        batch: list[_Waiting[_Asked, _Answer]] = []
+        while self._queue and len(batch) < self._most:
+            waiting = self._queue.popleft()
+            if not waiting.answer.done():  # else its task was cancelled meanwhile
+                waiting.batch = ended
+                batch.append(waiting)
+        return batch
+
+    async def _answers(self, take: Callable[[], list[_Asked]]) -> Sequence[_Answer | BaseException]:
         try:
-            return await self._work([waiting.asked for waiting in batch])
+            return await self._work(take)
         except Exception as error:  # noqa: BLE001  (whatever it is, who waits has to hear it)
-            return [error] * len(batch)
+            return [error] * len(take())

@@ -22,12 +22,11 @@ from agno_sql.store.text import encode
 from agno_sql.store.writes import columns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from asyncpg import Connection
 
-    from agno_sql.store.writes import Group
+    from agno_sql.store.writes import Begin, Group
 
 # Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
 _STORE: Final = """
@@ -163,10 +162,8 @@ SELECT place, last_seq FROM numbered
 """
 
 
-async def store(
-    driver: Connection[Any], groups: Sequence[Group], *, at: datetime, capacity: int | None
-) -> dict[int, int]:
-    """Store *groups* in one commit; return the last seq of each by its index.
+async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) -> dict[int, int]:
+    """Store what *begin* returns in one commit; return the last seq of each group by its index.
 
     What is not in there was left out, and nothing of it stored.
 
@@ -175,6 +172,7 @@ async def store(
     """
     if driver.is_closed():
         raise ConnectionResetError("the server closed this connection")
+    groups, at = begin()
     given = columns([_given_row(place, group, at) for place, group in enumerate(groups)], 13)
     new = columns(
         [row for place, group in enumerate(groups) for row in _message_rows(place, group, at)], 12

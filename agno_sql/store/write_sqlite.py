@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiosqlite import Connection
 
-    from agno_sql.store.writes import Group, Write
+    from agno_sql.store.writes import Begin, Group, Write
 
 _LOOK: Final = """
 SELECT
@@ -120,10 +121,8 @@ class _Conversation:
         return None if kept is None or (self.system or kept + 1) <= kept else kept
 
 
-async def store(
-    driver: Connection, groups: Sequence[Group], *, at: datetime, capacity: int | None
-) -> dict[int, int]:
-    """Store *groups* in one commit; return the last seq of each by its index.
+async def store(driver: Connection, begin: Begin, *, capacity: int | None) -> dict[int, int]:
+    """Store what *begin* returns in one commit; return the last seq of each group by its index.
 
     What is not in there was left out, and nothing of it stored.
 
@@ -134,11 +133,13 @@ async def store(
         await driver.execute_fetchall("ROLLBACK")
     await driver.execute_fetchall("BEGIN IMMEDIATE")
     try:
+        groups, at = begin()
         last_seqs = await _store(driver, groups, at=at, capacity=capacity)
         await _commit(driver)
     except BaseException:
         if driver.in_transaction:
-            await driver.execute_fetchall("ROLLBACK")
+            with suppress(sqlite3.Error):  # who still finds it open throws the connection away
+                await driver.execute_fetchall("ROLLBACK")
         raise
     return last_seqs
 

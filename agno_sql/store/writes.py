@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+    from datetime import datetime
 
     from agno_sql.message import Message, Usage
     from agno_sql.runs import Lease, NewRun
@@ -62,6 +64,10 @@ class Group:
         """Return the place of each write with the seq of its last message."""
         first = last_seq - len(self.messages)
         return zip(self.places, (first + end for end in self.ends), strict=True)
+
+
+# Tells what is to be stored, and the time: called when it can be stored at once.
+Begin = Callable[[], "tuple[Sequence[Group], datetime]"]
 
 
 def grouped(writes: Sequence[Write]) -> list[Group]:

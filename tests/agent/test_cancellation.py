@@ -7,7 +7,6 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from agno_sql.memory.in_memory import InMemory
 from agno_sql.memory.sql import SQLMemory
@@ -23,6 +22,7 @@ from tests.agent.models import (
     refused_by_a_provider,
     roles,
 )
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from agno_sql.agent.agent import Agent
@@ -286,16 +286,13 @@ async def test_cancelled_within_a_statement_a_run_leaves_no_lock_behind(
     async with SQLMemory.open(database_url) as memory:
         await memory.add(Message.user("hi"), "bob")
 
-        def cancel(_connection: object, _cursor: object, sql: str, *_: object) -> None:
-            if sql.startswith(statement):
+        def cancel(sql: str) -> None:
+            if statement in sql:
                 run.cancel()
 
-        event.listen(Engine, "before_cursor_execute", cancel)
-        try:
+        with statements(cancel):
             run = asyncio.create_task(agent_of(ScriptedModel("ok"), memory).run("go", "alice"))
             await asyncio.gather(run, return_exceptions=True)
-        finally:
-            event.remove(Engine, "before_cursor_execute", cancel)
         is_used = statement != "BEGIN IMMEDIATE" or "sqlite" in database_url
         assert run.cancelled() == is_used
 

@@ -1,4 +1,4 @@
-"""What a run costs the database: transactions, statements, connections."""
+"""What a run costs the database: its transactions and statements."""
 
 from __future__ import annotations
 
@@ -6,45 +6,56 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import Engine, event
 
 from agno_sql.memory.sql import SQLMemory
 from tests.agent.models import ScriptedModel, agent_of, asks, call
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Connection
-
-WRITES = ("INSERT", "UPDATE", "DELETE")
-
 
 @contextmanager
-def transactions() -> Iterator[list[list[str]]]:
-    """Collect the statements of each transaction that ends within."""
-    ended: list[list[str]] = []
-    open_ones: dict[int, list[str]] = {}
-
-    def see(connection: Connection, _cursor: object, sql: str, *_: object) -> None:
-        if sql.startswith(("SELECT", *WRITES)):
-            driver = id(connection.connection.dbapi_connection)
-            open_ones.setdefault(driver, []).append(sql)
-
-    def end(dbapi_connection: object, _record: object) -> None:
-        if statements := open_ones.pop(id(dbapi_connection), None):
-            ended.append(statements)
-
-    event.listen(Engine, "before_cursor_execute", see)
-    event.listen(Engine, "checkin", end)
-    try:
-        yield ended
-    finally:
-        event.remove(Engine, "before_cursor_execute", see)
-        event.remove(Engine, "checkin", end)
+def seen() -> Iterator[list[str]]:
+    """Collect the statements that are executed within, each by how it begins."""
+    collected: list[str] = []
+    with statements(lambda sql: collected.append(" ".join(sql.split()[:3]))):
+        yield collected
 
 
-def is_write(statements: list[str]) -> bool:
-    return any(statement.startswith(WRITES) for statement in statements)
+def plain_turn(database_url: str, *, named: bool) -> list[str]:
+    """Return how the statements of a run begin that calls no tool."""
+    if "sqlite" in database_url:
+        find = ["SELECT runs.user_id, runs.session_id,"] if named else []
+        return [*find, *BEGUN, READ, *COMPLETED]
+    find = ["SELECT runs.user_id, runs.session_id,"] if named else []
+    return [*find, "WITH given AS", "SELECT wanted.place, m.seq,", "WITH given AS"]
+
+
+READ = "WITH wanted AS"
+BEGUN = [
+    "BEGIN IMMEDIATE",
+    "SELECT given.key, c.first_seq,",
+    "INSERT INTO conversations",
+    "INSERT INTO messages",
+    "INSERT INTO runs",
+    "COMMIT",
+]
+COMPLETED = [
+    "BEGIN IMMEDIATE",
+    "SELECT given.key, c.first_seq,",
+    "INSERT INTO conversations",
+    "INSERT INTO messages",
+    "UPDATE runs SET",
+    "COMMIT",
+]
+STEP = [
+    "BEGIN IMMEDIATE",
+    "SELECT given.key, c.first_seq,",
+    "INSERT INTO conversations",
+    "INSERT INTO messages",
+    "COMMIT",
+]
 
 
 @pytest.mark.guarantee("G44")
@@ -52,26 +63,24 @@ def is_write(statements: list[str]) -> bool:
 async def test_a_plain_turn_costs_two_write_transactions_and_one_read(
     database_url: str, named: bool
 ) -> None:
-    """A run_id of the caller's is looked up first, which is one read more."""
+    """On PostgreSQL each is one statement. A run_id of the caller's is looked up first."""
     async with SQLMemory.open(database_url) as memory:
         agent = agent_of(ScriptedModel(then="ok"), memory)
         await agent.run("warm up", "alice")
-        with transactions() as seen:
+        with seen() as executed:
             await agent.run("hello", "alice", run_id="r-1" if named else None)
-    assert [is_write(statements) for statements in seen] == [False] * named + [True, False, True]
-    assert [len(statements) for statements in seen] == [1] * named + [3, 1, 3]
+    assert executed == plain_turn(database_url, named=named)
 
 
-async def test_each_step_of_a_round_costs_one_write_transaction_of_two_statements(
-    database_url: str,
-) -> None:
+async def test_results_of_tools_that_end_together_share_a_commit(database_url: str) -> None:
     def look_up(order: int) -> int:
         return order
 
     wanted = [call("look_up", f"c{n}", order=n) for n in range(3)]
     async with SQLMemory.open(database_url) as memory:
         agent = agent_of(ScriptedModel(asks(*wanted), "done"), memory, tools=[look_up])
-        with transactions() as seen:
+        with seen() as executed:
             await agent.run("go", "alice")
-    writes = [statements for statements in seen if is_write(statements)]
-    assert [len(statements) for statements in writes] == [3, 2, 2, 2, 2, 3]
+    commits = [sql for sql in executed if sql in ("COMMIT", "WITH given AS")]
+    # The input, the calls, the results in one to three, the answer.
+    assert 4 <= len(commits) <= 6

@@ -11,22 +11,19 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-from sqlalchemy import event
 
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.store.engine import open_engine
 from tests.agent.durable import QUESTION, Dying, Journal, shop_agent
 from tests.support.postgres import CHECKOUT
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from agno_sql.memory.protocol import Memory
     from tests.agent.durable import Moment, Step, ToolName
@@ -98,24 +95,23 @@ async def die(words: list[str]) -> None:
         cast("Step", step),
         cast("Moment", moment),
         first=cast("ToolName", first),
-        before_commit=lambda: kill_at_commit(engine),
+        before_commit=lambda: stack.enter_context(statements(kill_at_commit)),
         die=kill,
     )
     agent = shop_agent(
         cast("Memory", dying), Journal(Path(journal)), lease=timedelta(seconds=float(lease_s))
     )
-    await agent.run(QUESTION, "alice", run_id="r-1")
+    with ExitStack() as stack:
+        await agent.run(QUESTION, "alice", run_id="r-1")
 
 
-def kill_at_commit(engine: AsyncEngine) -> None:
-    """Kill this process when the next transaction has written everything and is to be committed."""
+def kill_at_commit(statement: str) -> None:
+    """Kill this process when a transaction has written everything and is to be committed.
 
-    def see(_conn: object, _cursor: object, statement: str, *_: object) -> None:
-        if statement == "COMMIT":  # on SQLite it is a statement like any other
-            kill()
-
-    event.listen(engine.sync_engine, "before_cursor_execute", see)
-    event.listen(engine.sync_engine, "commit", lambda _: kill())
+    On PostgreSQL, where one statement does both, that is before it.
+    """
+    if statement == "COMMIT" or statement.startswith("WITH given"):
+        kill()
 
 
 def kill() -> None:

@@ -5,7 +5,7 @@ join to something that does. This holds for each query of a statement, so also f
 subqueries, and for each branch of an OR. A statement that crosses tenants by nature says why, in
 the execution option ``cross_tenant``; the reasons are listed here.
 
-SQL that bypasses SQLAlchemy's cursors is not seen.
+Seen are SQLAlchemy's cursors, and the drivers' methods that the store calls directly.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Engine, event
+
+from tests.support.statements import direct_statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +117,8 @@ def guarded_engines() -> Iterator[TenantGuard]:
 
     event.listen(Engine, "before_cursor_execute", see)
     try:
-        yield guard
+        with direct_statements(lambda statement: guard.check(statement, {})):
+            yield guard
     finally:
         event.remove(Engine, "before_cursor_execute", see)
 
