@@ -75,3 +75,17 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(request.param)
     return url
+
+
+@pytest.fixture
+def portable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let everything go the portable way, as on a database that has no other."""
+    monkeypatch.setattr("agno_sql.store.batches._WAYS", {})
+
+
+@pytest.fixture(params=["together", "portable"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Both ways of writing and reading, one after the other."""
+    if request.param == "portable":
+        request.getfixturevalue("portable")
+    return str(request.param)

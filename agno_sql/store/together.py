@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from agno_sql.settled import wait_for_end
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
+
+_SLOW_S: Final = 1.0
+_MOST_TASKS: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +31,8 @@ class Together(Generic[_Asked, _Answer]):
     """Does what the tasks of one event loop ask for, in batches.
 
     Whatever is asked while a batch is under way goes together in the next one, at most *most* at
-    once. There is no timer: who asks alone waits for nobody.
+    once. Nobody waits for a timer: who asks alone is served at once. A batch that takes longer than
+    a second, as on a connection that hangs, is not waited for: others go on beside it.
 
     *work* gets a function to call when it can begin, which returns what has been asked until then
     (the same if it is called again). It answers in that order; an error that it returns is raised
@@ -44,7 +48,8 @@ class Together(Generic[_Asked, _Answer]):
         self._work = work
         self._most = most
         self._queue: deque[_Waiting[_Asked, _Answer]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._current: asyncio.Task[None] | None = None
 
     async def ask(self, asked: _Asked) -> _Answer:
         """Return the answer to *asked*.
@@ -55,9 +60,8 @@ class Together(Generic[_Asked, _Answer]):
         loop = asyncio.get_running_loop()
         waiting = _Waiting[_Asked, _Answer](asked, loop.create_future())
         self._queue.append(waiting)
-        if self._task is None or self._task.done():
-            # Not in the context of whoever comes first: the others are not its business.
-            self._task = loop.create_task(self._run(), context=Context())
+        if self._current is None or self._current.done():
+            self._start(loop)
         try:
             return await waiting.answer
         except asyncio.CancelledError:
@@ -65,15 +69,33 @@ class Together(Generic[_Asked, _Answer]):
                 await wait_for_end(waiting.batch)
             raise
 
-    async def _run(self) -> None:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not in the context of whoever comes first: the others are not its business.
+        self._current = loop.create_task(self._run(loop), context=Context())
+        self._tasks.add(self._current)
+        self._current.add_done_callback(self._tasks.discard)
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        own = asyncio.current_task()
         try:
-            while any(not waiting.answer.done() for waiting in self._queue):
-                await self._answer_next()
+            while self._current is own and any(not one.answer.done() for one in self._queue):
+                slow = loop.call_later(_SLOW_S, self._go_on_without, own, loop)
+                try:
+                    await self._answer_next()
+                finally:
+                    slow.cancel()
         finally:
-            self._task = None  # it knows its event loop, which may be garbage once it has ended
-            for waiting in self._queue:  # the event loop is being shut down
-                waiting.answer.cancel()
-            self._queue.clear()
+            if self._current is own:
+                self._current = None
+                for waiting in self._queue:  # the event loop is being shut down
+                    waiting.answer.cancel()
+                self._queue.clear()
+
+    def _go_on_without(
+        self, slow: asyncio.Task[None] | None, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        if self._current is slow and len(self._tasks) < _MOST_TASKS:
+            self._start(loop)
 
     async def _answer_next(self) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

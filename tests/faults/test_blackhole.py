@@ -38,7 +38,8 @@ IN_TIME_S: Final = ANSWER_WITHIN_S + GIVEN_UP_S + SLACK_S
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agno_sql.store.database._ANSWER_WITHIN_S", ANSWER_WITHIN_S)
+    for module in ("database", "read_together", "write_postgresql"):
+        monkeypatch.setattr(f"agno_sql.store.{module}.ANSWER_WITHIN_S", ANSWER_WITHIN_S)
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ async def memory(engine: AsyncEngine) -> SQLMemory:
 
 
 @pytest.mark.guarantee("G47")
-@pytest.mark.usefixtures("short_waits")
+@pytest.mark.usefixtures("short_waits", "portable")
 async def test_a_statement_without_an_answer_is_unavailable_in_time(
     memory: SQLMemory, proxy: TcpProxy
 ) -> None:
@@ -69,6 +70,29 @@ async def test_a_statement_without_an_answer_is_unavailable_in_time(
     assert contents(await memory.get_messages("alice")) == ["first", "second"]
 
 
+@pytest.mark.guarantee("G47")
+@pytest.mark.usefixtures("short_waits")
+async def test_what_shares_a_statement_without_an_answer_is_told_in_time(
+    memory: SQLMemory, proxy: TcpProxy
+) -> None:
+    """The statement commits too: of a write nobody knows, of a read it is sure."""
+    proxy.blackhole()
+    async with asyncio.timeout(IN_TIME_S):
+        add, read = await asyncio.gather(
+            memory.add(Message.user("second"), "alice"),
+            memory.get_messages("alice"),
+            return_exceptions=True,
+        )
+    assert isinstance(add, OutcomeUnknownError)
+    assert isinstance(read, StoreUnavailableError)
+    proxy.heal()
+    third = await memory.add(Message.user("third"), "alice")
+    stored = await memory.get_messages("alice")
+    assert_numbered(stored)
+    assert stored[-1] == third
+
+
+@pytest.mark.usefixtures("way")
 async def test_a_connection_that_is_never_answered_is_unavailable_in_time(
     postgres_url: str, proxy: TcpProxy
 ) -> None:
@@ -85,6 +109,7 @@ async def test_a_connection_that_is_never_answered_is_unavailable_in_time(
         assert (await memory.add(Message.user("first"), "alice")).seq == 1
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.guarantee("G47")
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("silent", [Fate.SILENT_BEFORE, Fate.SILENT_BEFORE_ANSWER])
@@ -107,6 +132,7 @@ async def test_a_commit_without_an_answer_is_unknown_in_time_and_stored_at_most_
         assert len(stored) == 3, "the server had committed it"
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("silent", [Fate.SILENT_BEFORE, Fate.SILENT_BEFORE_ANSWER])
 async def test_a_run_goes_on_after_a_silence_at_a_step_and_has_it_once(
@@ -134,15 +160,16 @@ async def look() -> str:
     return "nothing to see"
 
 
-@pytest.mark.usefixtures("settles_soon")
+@pytest.mark.usefixtures("settles_soon", "way")
 class TestACancelledTask:
     @pytest.mark.parametrize("silent", [Fate.SILENT_BEFORE, Fate.SILENT_BEFORE_ANSWER])
     @pytest.mark.parametrize("at", [b"INSERT INTO messages", COMMIT], ids=["insert", "commit"])
     async def test_an_add_ends_when_it_has_been_given_its_time(
         self, memory: SQLMemory, proxy: TcpProxy, at: bytes, silent: Fate
     ) -> None:
-        proxy.on_request = silence = At(at, [silent])
         proxy.cut()  # a new connection sends the statement's text again
+        await memory.get_messages("alice")
+        proxy.on_request = silence = At(at, [silent])
         adding = asyncio.create_task(memory.add(Message.user("second"), "alice"))
         await until(lambda: silence.seen == 1)
         await assert_ends_cancelled(adding, within_s=SETTLE_FOR_S + GIVEN_UP_S + SLACK_S)

@@ -187,6 +187,7 @@ async def test_a_deadlock_is_tried_again_and_both_writers_succeed(postgres_url: 
 
 
 @pytest.mark.guarantee("G17")
+@pytest.mark.usefixtures("way")
 async def test_connections_cut_by_the_server_are_replaced_without_an_error(
     postgres_url: str,
 ) -> None:
@@ -194,9 +195,11 @@ async def test_connections_cut_by_the_server_are_replaced_without_an_error(
         await memory.add(Message.user("before"), "alice")
         with psycopg.connect(sync_url(postgres_url), autocommit=True) as admin:
             admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
+        # A read notices it. An add that went first could not know that its statement came late.
+        assert [m.content for m in await memory.get_messages("alice")] == ["before"]
         await memory.add(Message.user("after"), "alice")
         assert [m.content for m in await memory.get_messages("alice")] == ["before", "after"]
 
