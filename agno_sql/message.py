@@ -95,7 +95,9 @@ class Message:
             )
         if self.usage is not None and not isinstance(self.usage, Usage):
             raise InvalidMessageError(f"usage must be a Usage or None, got {shown(self.usage)}")
-        self._check_tool_fields()
+        # Most messages have neither, and each that is read comes through here.
+        if self.tool_calls != () or self.tool_call_id is not None or self.role == "tool":
+            self._check_tool_fields()
         self._check_created_at()
 
     def _check_tool_fields(self) -> None:
@@ -122,6 +124,8 @@ class Message:
             raise InvalidMessageError(
                 "created_at must be an aware datetime, for example datetime.now(UTC)"
             )
+        if self.created_at.tzinfo is UTC:
+            return
         try:
             object.__setattr__(self, "created_at", self.created_at.astimezone(UTC))
         except OverflowError as error:

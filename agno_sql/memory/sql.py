@@ -249,7 +249,8 @@ class SQLMemory:
     ) -> int:
         """Delete the users without activity for at least *idle_for*; return how many.
 
-        Works in transactions of *batch* users, 1 to 10,000, so that writers never wait for long.
+        Works in transactions of at most *batch* users, 1 to 10,000, and of fewer where they have
+        many messages, so that writers never wait for long.
         A user who comes back meanwhile is kept whole. *progress* is told the users deleted by
         each batch.
         """

@@ -30,6 +30,7 @@ _MOST_AT_ONCE: Final = 256
 # Larger ones would hold up the others of their batch: they go by themselves.
 _MOST_MESSAGES: Final = 100
 _MOST_CHARACTERS: Final = 100_000
+_MOST_ROWS: Final = 1000
 
 _Rows = list[list["Sequence[Any]"]]
 
@@ -95,7 +96,8 @@ class Batches:
         Raises:
             CorruptRecordError: A row can't be decoded; names its key.
         """
-        if self._way is None:
+        most = self._capacity if read.limit is None else read.limit
+        if self._way is None or most is None or most > _MOST_ROWS:
             return None
         rows = await self._together(self._way).reads.ask(read)
         picked = None if rows is None else read.picked(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import and_, select
 
@@ -12,16 +12,19 @@ from agno_sql.store.clear import delete_conversations
 from agno_sql.store.tables import conversations
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from agno_sql.message import UserActivity
     from agno_sql.store.database import Database
+
+_MOST_MESSAGES: Final = 500  # deleted by one transaction, unless a single user has more
 
 
 async def delete_inactive(database: Database, until: datetime, *, batch: int) -> AsyncIterator[int]:
-    """Delete the users without activity after *until*, *batch* users a transaction.
+    """Delete the users without activity after *until*, at most *batch* a transaction.
 
     Yields how many users each transaction deleted. A user goes whole or not at all.
     """
@@ -30,8 +33,21 @@ async def delete_inactive(database: Database, until: datetime, *, batch: int) ->
         partial(inactive_users, until=until, limit=batch, after=after)
     ):
         after = page[-1]
-        users = {user.user_id for user in page}
-        yield await database.write(partial(_delete_users, users=users, until=until), long=True)
+        for users in _soon_deleted(page):
+            yield await database.write(partial(_delete_users, users=users, until=until), long=True)
+
+
+def _soon_deleted(page: Sequence[UserActivity]) -> Iterator[set[str]]:
+    """Yield the users of *page* in such numbers that no writer has to wait for long."""
+    users: set[str] = set()
+    messages = 0
+    for user in page:
+        if users and messages + user.messages > _MOST_MESSAGES:
+            yield users
+            users, messages = set(), 0
+        users.add(user.user_id)
+        messages += user.messages
+    yield users
 
 
 async def _delete_users(conn: AsyncConnection, *, users: set[str], until: datetime) -> int:
