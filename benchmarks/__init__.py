@@ -1,0 +1,1 @@
+"""How fast the store is, measured beside other libraries and beside plain database code."""

@@ -1,0 +1,1 @@
+"""What the workers do, a file for each kind of work."""
