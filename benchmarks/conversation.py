@@ -13,7 +13,7 @@ _PROSE: Final = (
     "collect it at a shop near you, or leave it with a neighbour. If the parcel has not come by "
     "Friday, reply here and we send a new one the same day, without any charge. "
 )
-_PADDING: Final = _PROSE * 4
+PADDING: Final = _PROSE * 4
 
 
 class Line(NamedTuple):
@@ -29,12 +29,12 @@ class WrongMessagesError(Exception):
 
 def question(user: str, turn: int) -> Line:
     """Return what *user* says in *turn*: 200 bytes that occur once."""
-    return Line("user", f"{user} asks, turn {turn}: {_PADDING}"[:USER_BYTES])
+    return Line("user", f"{user} asks, turn {turn}: {PADDING}"[:USER_BYTES])
 
 
 def answer(user: str, turn: int) -> Line:
     """Return what is said to *user* in *turn*: 800 bytes that occur once."""
-    return Line("assistant", f"To {user}, turn {turn}: {_PADDING}"[:ASSISTANT_BYTES])
+    return Line("assistant", f"To {user}, turn {turn}: {PADDING}"[:ASSISTANT_BYTES])
 
 
 def turn_of(user: str, turn: int) -> list[Line]:

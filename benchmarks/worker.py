@@ -20,7 +20,7 @@ from benchmarks.stage import Stage, tell
 
 async def work(order: dict[str, Any]) -> dict[str, Any]:
     """Do the job that *order* describes; return what was measured."""
-    place, stage = Place(**order["place"]), Stage(order["most_seconds"])
+    place, stage = Place(**order["place"]), Stage(order["most_seconds"], order["repetition"])
     job = load(order["job"])
     async with load(order["driver"]).open(place) as driver:
         extra = await job(driver, order["options"], stage)

@@ -25,12 +25,17 @@ class Turns:
 
 
 async def turns(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """Let the users of *options* (see Turns) make their turns."""
+    """Let the users of *options* (see Turns) make their turns.
+
+    Each has a namesake who made one turn before, so that connections are open by then.
+    """
     wanted = Turns(**options)
+    names = [f"{wanted.name}-{n}" for n in range(wanted.users)]
+    await asyncio.gather(
+        *(one_turn(driver, f"early-{name}", 0) for name in names), return_exceptions=True
+    )
     async with stage.measuring():
-        await asyncio.gather(
-            *(_user(driver, f"{wanted.name}-{n}", wanted.turns, stage) for n in range(wanted.users))
-        )
+        await asyncio.gather(*(_user(driver, name, wanted.turns, stage) for name in names))
     return {}
 
 

@@ -1,0 +1,77 @@
+"""A database that has grown: turns of its users, and a clean-up beside a user who writes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.workloads.turns import one_turn
+
+if TYPE_CHECKING:
+    from benchmarks.drivers.ours import Ours
+    from benchmarks.stage import Stage
+
+# Of each hundred users, one was last active today, one a day ago, one two days ago and so on.
+AGES: Final = 100
+_PAGE: Final = 100
+_SPREAD: Final = 7919  # a prime: neighbours in the list are far apart in the table
+
+
+async def growth(driver: Ours, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """Let *users* of those that are stored make *turns* turns, then list and delete who was away.
+
+    ``list_ms`` is the time of a page of inactive users; ``alone_ms`` a turn of a user who is alone
+    and ``pause_ms`` the longest one of that user while others are deleted.
+    """
+    turns = options["turns"]
+    before = options["rows_turns"] + stage.repetition * turns
+    hundreds = options["rows_users"] // AGES
+    names = [f"user-{n + AGES * (n * _SPREAD % hundreds)}" for n in range(options["users"])]
+
+    async def user(name: str) -> None:
+        for number in range(before, before + turns):
+            async with stage.timing():
+                await one_turn(driver, name, number)
+
+    early = f"early-{stage.repetition}"
+    await asyncio.gather(*(one_turn(driver, f"{early}-{n}", 0) for n in range(len(names))))
+    async with stage.measuring():
+        await asyncio.gather(*(user(name) for name in names))
+    return {
+        "list_ms": await _listing(driver),
+        **await _cleaning(driver, f"writer-{stage.repetition}", 90 - 10 * stage.repetition),
+    }
+
+
+async def _listing(driver: Ours) -> float:
+    taken, after = [], None
+    for _ in range(20):
+        began = time.perf_counter()
+        page = await driver.memory.inactive_users(timedelta(days=30), limit=_PAGE, after=after)
+        taken.append(time.perf_counter() - began)
+        after = page[-1] if len(page) == _PAGE else None
+    return median(taken) * 1000
+
+
+async def _cleaning(driver: Ours, writer: str, days: int) -> dict[str, Any]:
+    alone = [await _timed_turn(driver, writer, number) for number in range(50)]
+    clean = asyncio.create_task(driver.memory.delete_inactive(timedelta(days=days)))
+    began = time.perf_counter()
+    beside: list[float] = []
+    while not clean.done():
+        beside.append(await _timed_turn(driver, writer, 50 + len(beside)))
+    return {
+        "alone_ms": median(alone) * 1000,
+        "pause_ms": max(beside, default=0.0) * 1000,
+        "deleted_users": await clean,
+        "deleting_s": time.perf_counter() - began,
+    }
+
+
+async def _timed_turn(driver: Ours, writer: str, number: int) -> float:
+    began = time.perf_counter()
+    await one_turn(driver, writer, number)
+    return time.perf_counter() - began
