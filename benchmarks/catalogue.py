@@ -60,32 +60,133 @@ def _peer(
     )
 
 
+def _llama(database: str, key: str, title: str, driver: str, chat: str) -> Entry:
+    return _peer(
+        database,
+        key,
+        title,
+        f"llama_index:{driver}",
+        environment="llama_index",
+        chat=f"llama_index:{chat}",
+    )
+
+
 _PG: Final = "postgresql"
 _LITE: Final = "sqlite"
 POSTGRES_GROUP: Final = "asyncpg-group-reads"
 POSTGRES_STATEMENT: Final = "asyncpg-statement"
 SQLITE_GROUP: Final = "aiosqlite-group"
+_OPENAI: Final = "openai-agents"
+_LANG: Final = "langchain-community"
 
-ENTRIES: Final = (
+_POSTGRES: Final = (
     _ours(_PG),
+    _peer(
+        _PG,
+        _OPENAI,
+        "openai-agents SQLAlchemySession",
+        "openai_agents:SQLAlchemy",
+        chat="openai_agents:SQLAlchemyRunner",
+    ),
+    _peer(
+        _PG,
+        "langchain-postgres",
+        "langchain-postgres history",
+        "langchain:Postgres",
+        chat="langchain:PostgresRunnable",
+    ),
+    _peer(
+        _PG,
+        _LANG,
+        "langchain-community SQL history",
+        "langchain:SQL",
+        chat="langchain:SQLRunnable",
+    ),
+    _peer(
+        _PG,
+        "google-adk",
+        "google-adk DatabaseSessionService",
+        "google_adk:Database",
+        chat="google_adk:DatabaseRunner",
+    ),
+    _peer(_PG, "agno", "agno AsyncPostgresDb", "agno:Database", chat="agno:AgentRunner"),
+    _llama(_PG, "llama-index", "llama-index PostgresChatStore", "ChatStore", "StoreEngine"),
+    _llama(
+        _PG,
+        "llama-index-core",
+        "llama-index SQLAlchemyChatStore",
+        "SQLAlchemy",
+        "SQLAlchemyEngine",
+    ),
     _raw(_PG, "asyncpg-insert", "asyncpg, INSERT per message", "raw_postgres:InsertPerMessage"),
     _raw(_PG, POSTGRES_STATEMENT, "asyncpg, one statement", "raw_postgres:OneStatement"),
     _raw(_PG, "asyncpg-group", "asyncpg, group commit", "raw_postgres:GroupCommit"),
     _raw(_PG, POSTGRES_GROUP, "asyncpg, group + reads", "raw_postgres:GroupCommitAndReads"),
+)
+_SQLITE: Final = (
     _ours(_LITE),
+    _peer(
+        _LITE,
+        "openai-agents-sqlite",
+        "openai-agents SQLiteSession",
+        "openai_agents:SQLite",
+        chat="openai_agents:SQLiteRunner",
+    ),
+    _peer(
+        _LITE,
+        "openai-agents-async",
+        "openai-agents AsyncSQLiteSession",
+        "openai_agents:AsyncSQLite",
+    ),
+    _peer(
+        _LITE,
+        _OPENAI,
+        "openai-agents SQLAlchemySession",
+        "openai_agents:SQLAlchemy",
+        chat="openai_agents:SQLAlchemyRunner",
+    ),
+    _peer(
+        _LITE,
+        "langchain-blocking",
+        "langchain-community, blocks the loop",
+        "langchain:BlockingSQL",
+    ),
+    _peer(
+        _LITE,
+        _LANG,
+        "langchain-community SQL history",
+        "langchain:SQL",
+        chat="langchain:SQLRunnable",
+    ),
+    _peer(
+        _LITE,
+        "google-adk",
+        "google-adk DatabaseSessionService",
+        "google_adk:Database",
+        chat="google_adk:DatabaseRunner",
+    ),
+    _peer(
+        _LITE,
+        "google-adk-sqlite",
+        "google-adk SqliteSessionService",
+        "google_adk:SQLite",
+        chat="google_adk:SQLiteRunner",
+    ),
+    _peer(_LITE, "agno", "agno AsyncSqliteDb", "agno:Database", chat="agno:AgentRunner"),
+    _llama(_LITE, "llama-index", "llama-index SQLiteChatStore", "ChatStore", "StoreEngine"),
+    _llama(
+        _LITE,
+        "llama-index-core",
+        "llama-index SQLAlchemyChatStore",
+        "SQLAlchemy",
+        "SQLAlchemyEngine",
+    ),
     _raw(
         _LITE, "aiosqlite-insert", "aiosqlite, INSERT per message", "raw_aiosqlite:InsertPerMessage"
     ),
     _raw(_LITE, "sqlite3-blocking", "sqlite3, blocks the loop", "raw_sqlite:Blocking"),
     _raw(_LITE, "sqlite3-thread", "sqlite3, one thread", "raw_sqlite:OneThread"),
     _raw(_LITE, SQLITE_GROUP, "aiosqlite, group + reads", "raw_aiosqlite:Group"),
-    _raw(_LITE, "sqlite3-group", "sqlite3, one thread, group + reads", "raw_sqlite:OneThreadGroup"),
+    _raw(_LITE, "sqlite3-group", "sqlite3, thread, group + reads", "raw_sqlite:OneThreadGroup"),
 )
-
-
-def entry(database: str, key: str) -> Entry:
-    """Return the entry of that name on that database; KeyError if there is none."""
-    for found in ENTRIES:
-        if (found.database, found.key) == (database, key):
-            return found
-    raise KeyError(key)
+ENTRIES: Final = (*_POSTGRES, *_SQLITE)
