@@ -46,25 +46,19 @@ class Run:
         """Return a record for each variant, database and driver, with all its repetitions."""
         entries = self._options.entries(workload)
         records: dict[tuple[str, str, str], dict[str, Any]] = {}
-        # A database that repetitions share is kept until the last one; one variant at a time,
-        # for such a database may be large.
-        shared = [v for v in workload.variants if v.rows is not None]
-        own = tuple(v for v in workload.variants if v.rows is None)
-        for variants in (*((v,) for v in shared), *((own,) if own else ())):
-            with ExitStack() as stack:
-                bench = _Bench(self._site, workload, stack)
-                self._interleaved(bench, variants, entries, records)
+        with ExitStack() as stack:
+            bench = _Bench(self._site, workload, stack)
+            self._interleaved(bench, entries, records)
         return [_with_median(record) for record in records.values()]
 
     def _interleaved(
         self,
         bench: _Bench,
-        variants: tuple[Variant, ...],
         entries: list[Entry],
         records: dict[tuple[str, str, str], dict[str, Any]],
     ) -> None:
         for repetition in range(self._options.repetitions):
-            for variant in variants:
+            for variant in bench.workload.variants:
                 if repetition >= (variant.repetitions or self._options.repetitions):
                     continue
                 for entry in entries:
@@ -97,13 +91,13 @@ class Run:
 
 
 class _Bench:
-    """The databases of one workload."""
+    """The databases of one workload; those that repetitions share are kept until its end."""
 
     def __init__(self, site: Site, workload: Workload, stack: ExitStack) -> None:
         self.workload = workload
         self._site = site
         self._stack = stack
-        self._shared: dict[tuple[str, str], tuple[Place, dict[str, Any]]] = {}
+        self._shared: dict[tuple[str, str, str], tuple[Place, dict[str, Any]]] = {}
 
     def measure(self, variant: Variant, entry: Entry, repetition: int) -> dict[str, Any]:
         if variant.rows is not None:
@@ -136,11 +130,11 @@ class _Bench:
         return measure(self._site, entry.environment, place, orders)
 
     def _filled(self, variant: Variant, rows: Rows, entry: Entry) -> tuple[Place, dict[str, Any]]:
-        key = (entry.database, entry.key)
+        key = (variant.name, entry.database, entry.key)
         if key not in self._shared:
             place = self._stack.enter_context(self._site.fresh(entry.database, variant.capacity))
             if rows.by_sql:
-                populate(place, rows)
+                populate(place, rows, has_our_tables=entry.role == "ours")
                 self._shared[key] = place, {}
             else:
                 order = {

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record]
 
-_TABLES: Final = """
+TABLES: Final = """
 CREATE TABLE IF NOT EXISTS conversations (
     user_id text PRIMARY KEY, last_seq bigint NOT NULL, last_active_at timestamptz NOT NULL);
 CREATE TABLE IF NOT EXISTS messages (
@@ -92,7 +92,7 @@ class _Held:
                 connection = await asyncpg.connect(place.address)
                 stack.push_async_callback(connection.close)
                 connections.append(connection)
-            await connections[0].execute(_TABLES)
+            await connections[0].execute(TABLES)
             held = cls(connections, place)
             async with held.working():
                 yield held

@@ -97,7 +97,8 @@ class AsyncSQLite(_Sessions):
 
 
 class _InstantModel(Model):
-    async def get_response(self, _instructions: Any, asked: Any, *_: Any, **__: Any) -> Any:
+    async def get_response(self, *_: Any, **called: Any) -> Any:
+        asked = called["input"]
         text = reply_to(asked if isinstance(asked, str) else asked[-1]["content"])
         message = ResponseOutputMessage(
             id="message",

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import timedelta
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.workloads.turns import one_turn
 
 if TYPE_CHECKING:
-    from benchmarks.drivers.ours import Ours
+    from collections.abc import Callable, Coroutine
+
+    from agno_sql import SQLMemory
+    from benchmarks.driver import Driver
     from benchmarks.stage import Stage
 
 # Of each hundred users, one was last active today, one a day ago, one two days ago and so on.
@@ -20,11 +24,12 @@ _PAGE: Final = 100
 _SPREAD: Final = 7919  # a prime: neighbours in the list are far apart in the table
 
 
-async def growth(driver: Ours, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
+async def growth(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """Let *users* of those that are stored make *turns* turns, then list and delete who was away.
 
     ``list_ms`` is the time of a page of inactive users; ``alone_ms`` a turn of a user who is alone
-    and ``pause_ms`` the longest one of that user while others are deleted.
+    and ``pause_ms`` the longest one of that user while others are deleted. A driver that can't
+    list and delete (one without a ``memory``) only makes its turns.
     """
     turns = options["turns"]
     before = options["rows_turns"] + stage.repetition * turns
@@ -40,25 +45,31 @@ async def growth(driver: Ours, options: dict[str, Any], stage: Stage) -> dict[st
     await asyncio.gather(*(one_turn(driver, f"{early}-{n}", 0) for n in range(len(names))))
     async with stage.measuring():
         await asyncio.gather(*(user(name) for name in names))
+    memory: SQLMemory | None = getattr(driver, "memory", None)
+    if memory is None:
+        return {}
+    clean = partial(memory.delete_inactive, timedelta(days=90 - 10 * stage.repetition))
     return {
-        "list_ms": await _listing(driver),
-        **await _cleaning(driver, f"writer-{stage.repetition}", 90 - 10 * stage.repetition),
+        "list_ms": await _listing(memory),
+        **await _cleaning(driver, f"writer-{stage.repetition}", clean),
     }
 
 
-async def _listing(driver: Ours) -> float:
+async def _listing(memory: SQLMemory) -> float:
     taken, after = [], None
     for _ in range(20):
         began = time.perf_counter()
-        page = await driver.memory.inactive_users(timedelta(days=30), limit=_PAGE, after=after)
+        page = await memory.inactive_users(timedelta(days=30), limit=_PAGE, after=after)
         taken.append(time.perf_counter() - began)
         after = page[-1] if len(page) == _PAGE else None
     return median(taken) * 1000
 
 
-async def _cleaning(driver: Ours, writer: str, days: int) -> dict[str, Any]:
+async def _cleaning(
+    driver: Driver, writer: str, clean_up: Callable[[], Coroutine[Any, Any, int]]
+) -> dict[str, Any]:
     alone = [await _timed_turn(driver, writer, number) for number in range(50)]
-    clean = asyncio.create_task(driver.memory.delete_inactive(timedelta(days=days)))
+    clean = asyncio.create_task(clean_up())
     began = time.perf_counter()
     beside: list[float] = []
     while not clean.done():
@@ -71,7 +82,7 @@ async def _cleaning(driver: Ours, writer: str, days: int) -> dict[str, Any]:
     }
 
 
-async def _timed_turn(driver: Ours, writer: str, number: int) -> float:
+async def _timed_turn(driver: Driver, writer: str, number: int) -> float:
     began = time.perf_counter()
     await one_turn(driver, writer, number)
     return time.perf_counter() - began
