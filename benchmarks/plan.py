@@ -83,7 +83,7 @@ def workloads(*, quick: bool, sizes: tuple[str, ...]) -> tuple[Workload, ...]:
 
 
 def _turns(*, quick: bool) -> tuple[Workload, ...]:
-    few, some = quick, _is_ours_or_group if quick else _anyone
+    few, many = quick, 16 if quick else 64
     rows = Rows(users=8, turns=60) if few else Rows(users=1000, turns=100)
     return (
         Workload(
@@ -91,13 +91,13 @@ def _turns(*, quick: bool) -> tuple[Workload, ...]:
             "one user, one turn after another",
             "turns",
             (Variant("turns:turns", {"users": 1, "turns": 15 if few else 500}),),
-            some,
+            _is_ours_or_group if few else _anyone,
         ),
         Workload(
             "W2",
             "64 users at once",
             "turns",
-            (Variant("turns:turns", {"users": 64, "turns": 2 if few else 50}),),
+            (Variant("turns:turns", {"users": many, "turns": 2 if few else 50}),),
             _is_no_peer if few else _anyone,
         ),
         Workload(
@@ -111,7 +111,7 @@ def _turns(*, quick: bool) -> tuple[Workload, ...]:
                     rows=rows,
                 ),
             ),
-            some,
+            _is_ours if few else _anyone,
         ),
     )
 
@@ -132,7 +132,7 @@ def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
             Variant(
                 "growth:growth",
                 {
-                    "users": 64,
+                    "users": 16 if quick else 64,
                     "turns": 2 if quick else 50,
                     "rows_users": rows.users,
                     "rows_turns": rows.turns,
@@ -149,8 +149,8 @@ def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
 
 
 def _rest(*, quick: bool) -> tuple[Workload, ...]:
-    few = quick
-    crowd = {"users": 64, "turns": 2 if few else 50, "before": 55}
+    few, many = quick, 16 if quick else 64
+    crowd = {"users": many, "turns": 2 if few else 50, "before": 55}
     return (
         Workload(
             "W5",
@@ -160,13 +160,13 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
                 Variant("appends:appends", {**crowd, "kept": 100}, name="prune", capacity=100),
                 Variant("appends:appends", {**crowd, "kept": None}, name="keep all"),
             ),
-            _is_ours_or_group if few else _is_no_peer,
+            _is_ours if few else _is_no_peer,
         ),
         Workload(
             "W6",
             "whole runs of an agent whose model answers at once, 64 users at once",
             "runs",
-            (Variant("runs:runs", {"users": 64, "turns": 1 if few else 10}),),
+            (Variant("runs:runs", {"users": many, "turns": 1 if few else 10}),),
             _is_ours if few else _has_chat,
             uses_chat=True,
         ),
@@ -177,7 +177,7 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
             tuple(
                 Variant(
                     "turns:turns",
-                    {"users": 64, "turns": 2 if few else 50},
+                    {"users": many, "turns": 2 if few else 50},
                     name=f"{n} process{'es' if n > 1 else ''}",
                     processes=n,
                 )
@@ -192,7 +192,7 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
             (
                 Variant(
                     "memory:many_users",
-                    {"users": 200 if few else 100_000, "at_once": 16},
+                    {"users": 50 if few else 100_000, "at_once": 16},
                     most_seconds=600.0,
                     repetitions=1,
                 ),
@@ -206,7 +206,7 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
             (
                 Variant(
                     "appends:steady",
-                    {"appends": 400 if few else 100_000, "at_once": 16, "kept": 100},
+                    {"appends": 200 if few else 100_000, "at_once": 16, "kept": 100},
                     capacity=100,
                     most_seconds=900.0,
                     repetitions=1,
