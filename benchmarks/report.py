@@ -91,11 +91,13 @@ def _workload(results: Results, key: str) -> str:
         rows = [_row(r) for r in sorted(records, key=_pace, reverse=True)]
         parts.append(_table(head, rows, right=set(range(1, len(head)))))
         parts.extend(_extras(records))
-    machine = known["machine"]
-    parts.append(
-        f"Medians of {known['repetitions']} repetitions, interleaved; {machine['measured_at']}, "
-        f"commit {machine['commit']}, fdatasync {machine['fdatasync_ms']:.2f} ms.\n"
-    )
+        how = known["measured"][database]
+        machine, times = how["machine"], how["repetitions"]
+        parts.append(
+            f"{f'Medians of {times} repetitions, interleaved' if times > 1 else 'One repetition'}; "
+            f"{machine['measured_at']}, commit {machine['commit']}, "
+            f"fdatasync {machine['fdatasync_ms']:.2f} ms.\n"
+        )
     return "\n".join(parts)
 
 
@@ -157,8 +159,8 @@ def _chart(results: Results, key: str) -> str:
 
 def _machine(results: Results) -> str:
     rows: dict[tuple[str, str], None] = {}
-    for known in results.workloads.values():
-        machine, server = known["machine"], known["server"]
+    for how in (h for known in results.workloads.values() for h in known["measured"].values()):
+        machine, server = how["machine"], how["server"]
         shown = {
             "machine": f"{machine['cores']} cores ({machine['processor']}), "
             f"{machine['memory_gb']} GB, {machine['system']}, {machine['filesystem']}",
@@ -166,7 +168,7 @@ def _machine(results: Results) -> str:
             "PostgreSQL": ", ".join(f"{k} {v}" for k, v in server.items()),
             **{
                 f"environment {name}": ", ".join(f"{k} {v}" for k, v in found.items())
-                for name, found in known["versions"].items()
+                for name, found in how["versions"].items()
                 if found
             },
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.environments import MissingEnvironmentError, versions
+from benchmarks.environments import GROUPS, MissingEnvironmentError, versions
 from benchmarks.machine import describe, packages
 
 if TYPE_CHECKING:
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 class Results:
     """What is in the file, workload by workload.
 
-    Each workload was measured in one go, all its drivers interleaved; so ratios are taken within
-    a workload only. It says when, on what and with which versions.
+    A workload on a database was measured in one go, all its drivers interleaved; so ratios are
+    taken within a workload and a database only. ``measured`` says when, on what machine, with
+    which settings and versions.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,15 +32,21 @@ class Results:
     def put(
         self, workload: Workload, records: list[dict[str, Any]], site: Site, repetitions: int
     ) -> None:
-        """Replace what is known of a workload."""
-        self.workloads[workload.key] = {
-            "title": workload.title,
-            "unit": workload.unit,
+        """Replace what is known of a workload on the databases of *records*."""
+        old = self.workloads.get(workload.key, {"measured": {}, "records": []})
+        how = {
             "repetitions": repetitions,
             "machine": describe(site.folder),
             "server": site.settings(),
-            "versions": {e: _versions(e) for e in ("project", "agents", "llama_index")},
-            "records": records,
+            "versions": {e: _versions(e) for e in ("project", *GROUPS)},
+        }
+        new = dict.fromkeys((r["database"] for r in records), how)
+        kept = [r for r in old["records"] if r["database"] not in new]
+        self.workloads[workload.key] = {
+            "title": workload.title,
+            "unit": workload.unit,
+            "measured": old["measured"] | new,
+            "records": [*records, *kept],
         }
 
     def save(self) -> None:

@@ -99,10 +99,14 @@ def measured() -> dict[str, object]:
     return {
         "title": "one",
         "unit": "turns",
-        "repetitions": 3,
-        "machine": {**machine, "measured_at": "", "fdatasync_ms": 0.1},
-        "server": {},
-        "versions": {},
+        "measured": {
+            "postgresql": {
+                "repetitions": 3,
+                "machine": {**machine, "measured_at": "", "fdatasync_ms": 0.1},
+                "server": {},
+                "versions": {},
+            }
+        },
         "records": [
             record("ours", "ours", 100),
             record("quick", "peer", 200),
