@@ -122,7 +122,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _extras(records: list[dict[str, Any]]) -> Iterator[str]:
-    measured = [r for r in records if "median" in r]
+    measured = [r for r in records if "median" in r and _EXTRAS.keys() & r["median"].keys()]
     names = [n for n in _EXTRAS if any(n in r["median"] for r in measured)]
     if names:
         rows = [

@@ -79,9 +79,9 @@ class _Held:
     def __init__(self, connections: list[Connection], place: Place) -> None:
         self.connections = connections
         self.capacity = place.capacity
-        self._free: asyncio.Queue[Connection] = asyncio.Queue()
-        for connection in connections:
-            self._free.put_nowait(connection)
+        self._free = list(connections)
+        # First come, first served: who gives a connection back can't take it again at once.
+        self._turn = asyncio.Semaphore(len(connections))
 
     @classmethod
     @asynccontextmanager
@@ -104,11 +104,12 @@ class _Held:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        connection = await self._free.get()
-        try:
-            yield connection
-        finally:
-            self._free.put_nowait(connection)
+        async with self._turn:
+            connection = self._free.pop()
+            try:
+                yield connection
+            finally:
+                self._free.append(connection)
 
     async def prune(self, connection: Connection, users: Sequence[str]) -> None:
         if self.capacity is not None:
