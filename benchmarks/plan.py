@@ -126,7 +126,7 @@ SIZES: Final = {
 def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
     return Workload(
         "W4",
-        "64 users at once in a database that has grown; listing and deleting who was away",
+        "64 users at once in a database that has grown",
         "turns",
         tuple(
             Variant(
@@ -154,7 +154,7 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
     return (
         Workload(
             "W5",
-            "appends of 64 users at their capacity of 100, and of the same without a capacity",
+            "appends of 64 users at their capacity of 100, and without one",
             "appends",
             (
                 Variant("appends:appends", {**crowd, "kept": 100}, name="prune", capacity=100),
