@@ -42,7 +42,7 @@ class Stage:
         self._most_seconds = most_seconds
         self._cpu = 0.0
         self._written = 0
-        self._ends_at = 0.0
+        self._began = 0.0
 
     @asynccontextmanager
     async def measuring(self) -> AsyncIterator[None]:
@@ -50,7 +50,7 @@ class Stage:
         tell(ready=True)
         await _word()
         written, cpu, began = _written_bytes(), time.process_time(), time.perf_counter()
-        self._ends_at = began + self._most_seconds
+        self._began = began
         yield
         self.seconds = time.perf_counter() - began
         self._cpu = time.process_time() - cpu
@@ -61,7 +61,12 @@ class Stage:
     @property
     def has_time(self) -> bool:
         """Whether something new may be begun."""
-        return time.perf_counter() < self._ends_at
+        return self.elapsed < self._most_seconds
+
+    @property
+    def elapsed(self) -> float:
+        """The seconds since it began."""
+        return time.perf_counter() - self._began
 
     @asynccontextmanager
     async def timing(self) -> AsyncIterator[None]:

@@ -17,11 +17,15 @@ READ: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """*users* at once, *turns* each. Users' names begin with *name*."""
+    """*users* at once, *turns* each; and again with new users until *least_seconds* have passed.
+
+    Users' names begin with *name*.
+    """
 
     users: int
     turns: int
     name: str = "user"
+    least_seconds: float = 0.0
 
 
 async def turns(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
@@ -34,9 +38,13 @@ async def turns(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[s
     await asyncio.gather(
         *(one_turn(driver, f"early-{name}", 0) for name in names), return_exceptions=True
     )
+    rounds = 0
     async with stage.measuring():
-        await asyncio.gather(*(_user(driver, name, wanted.turns, stage) for name in names))
-    return {}
+        while rounds == 0 or stage.elapsed < wanted.least_seconds:
+            users = [f"{name}-{rounds}" for name in names]
+            await asyncio.gather(*(_user(driver, user, wanted.turns, stage) for user in users))
+            rounds += 1
+    return {"rounds": rounds}
 
 
 async def _user(driver: Driver, name: str, turns: int, stage: Stage) -> None:
