@@ -160,13 +160,28 @@ async def _store(
             last_seqs[place] = changes.add(group, before, kept)
     # One after another in the connection's thread, without a way back here between them.
     done = await asyncio.gather(
-        *(driver.executemany(sql, rows) for sql, rows in changes.statements() if rows),
+        *(
+            driver.executemany(sql, _within_transaction(driver, rows))
+            for sql, rows in changes.statements()
+            if rows
+        ),
         return_exceptions=True,
     )
     for result in done:
         if isinstance(result, BaseException):
             raise result
     return last_seqs
+
+
+def _within_transaction(
+    driver: Connection, rows: Iterable[tuple[Any, ...]]
+) -> Iterable[tuple[Any, ...]]:
+    # SQLite ends the transaction by itself where the disk is full, and the statements that stand
+    # in line behind the one that failed would each be committed alone.
+    for row in rows:
+        if not driver.in_transaction:
+            return
+        yield row
 
 
 class _Changes:

@@ -97,6 +97,30 @@ async def test_adds_to_a_full_disk_are_refused_whole_and_work_when_there_is_room
 
 
 @pytest.mark.guarantee("G49")
+async def test_what_does_not_fit_takes_nothing_with_it_of_what_was_stored_before(
+    disk_and_engine: tuple[Disk, AsyncEngine],
+) -> None:
+    """The conversation is full: what is added would prune it, and others write meanwhile."""
+    disk, engine = disk_and_engine
+    memory = SQLMemory(engine, capacity=20)
+    acknowledged = [await memory.add(Message.user(str(n)), "alice") for n in range(20)]
+    await disk.fill()
+    # Each is small enough to share a commit; all of them are too much for what is left.
+    big = [[Message.user(noise(SPARE // 8))] for _ in range(16)]
+    outcomes = await asyncio.gather(
+        *(memory.extend(new, "alice") for new in big), return_exceptions=True
+    )
+    refused = [outcome for outcome in outcomes if isinstance(outcome, StoreError)]
+    assert refused
+    stored = sorted(
+        (m for told in outcomes if isinstance(told, list) for m in told), key=lambda m: m.seq or 0
+    )
+    assert len(stored) + len(refused) == len(big)
+    assert await memory.get_messages("alice") == [*acknowledged, *stored][-20:]
+    assert await memory.size("alice") == 20
+
+
+@pytest.mark.guarantee("G49")
 async def test_a_run_whose_result_does_not_fit_is_told_and_the_conversation_goes_on(
     disk_and_engine: tuple[Disk, AsyncEngine],
 ) -> None:
