@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from asyncpg import PostgresError
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import StaticPool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -138,6 +138,9 @@ class Database:
 
     async def _lend(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
         driver: Any = (await conn.get_raw_connection()).driver_connection
+        if not self._is_sqlite and driver.is_in_transaction():
+            # Nobody would commit what is stored in there.
+            raise InterfaceError("a hook of this engine has begun a transaction")
         try:
             return await work(driver)
         except BaseException as error:

@@ -68,6 +68,36 @@ async def test_no_update_is_lost_whatever_the_engine_does(
     await second.dispose()
 
 
+@pytest.mark.parametrize("moment", ["connect", "checkout"])
+async def test_what_is_acknowledged_is_stored_where_a_hook_has_begun_a_transaction(
+    database_url: str, moment: str
+) -> None:
+    async with SQLMemory.open(database_url):
+        pass
+    engine = create_async_engine(database_url)
+
+    @event.listens_for(engine.sync_engine, moment)
+    def begin(connection: Any, *_: object) -> None:
+        """Set something, by a cursor that begins a transaction which nobody ends."""
+        cursor = connection.cursor()
+        is_sqlite = engine.dialect.name == "sqlite"
+        cursor.execute("BEGIN" if is_sqlite else "SET application_name = 'host'")
+        cursor.close()
+
+    memory = SQLMemory(engine)
+    adds = [memory.add(Message.user(str(n)), f"user-{n % 3}") for n in range(12)]
+    acknowledged = await asyncio.gather(*adds)
+    read = await asyncio.gather(*(memory.get_messages(f"user-{user}") for user in range(3)))
+    await engine.dispose()
+    assert read == [sorted(acknowledged[user::3], key=by_seq) for user in range(3)]
+    async with SQLMemory.open(database_url) as another:
+        assert [await another.get_messages(f"user-{user}") for user in range(3)] == read
+
+
+def by_seq(message: Message) -> int:
+    return message.seq or 0
+
+
 @pytest.mark.parametrize("make", [plain, with_a_begin_hook])
 async def test_a_failed_write_leaves_nothing_and_a_usable_engine(
     sqlite_url: str, make: Callable[[str], AsyncEngine]
