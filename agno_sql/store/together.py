@@ -70,8 +70,9 @@ class Together(Generic[_Asked, _Answer]):
             raise
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not in the context of whoever comes first: the others are not its business.
-        self._current = loop.create_task(self._run(loop), context=Context())
+        # Not in the context of whoever comes first: the others are not its business. And not by
+        # the loop's task factory: an eager one would begin before it is the current one.
+        self._current = asyncio.Task(self._run(loop), loop=loop, context=Context())
         self._tasks.add(self._current)
         self._current.add_done_callback(self._tasks.discard)
 
