@@ -4,7 +4,8 @@ All of its parts see the snapshot of its start; only a row that it locks is seen
 what decides, the fence and the counters, stands in the conversation's row and is read under its
 lock, and a prune, which looks at messages, is done only where the counters under the lock are those
 of the snapshot. What somebody else has locked is not waited for. A write that finds any of this not
-as it needs it is left out, and goes the portable way by itself.
+as it needs it is left out, and goes the portable way by itself. A conversation that somebody else
+is about to begin can't be told from none, and would be waited for: soon, all of them are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncpg import InterfaceError, PostgresError
+from asyncpg.exceptions import LockNotAvailableError
 
 from agno_sql.errors import OutcomeUnknownError
 from agno_sql.store.database import ANSWER_WITHIN_S
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 # Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
 _STORE: Final = """
 WITH given AS MATERIALIZED (
-    SELECT * FROM unnest(
+    SELECT given.* FROM (SELECT set_config('lock_timeout', '100ms', true)) bounded, unnest(
         (SELECT $3::int[]), (SELECT $4::text[]), (SELECT $5::text[]), (SELECT $6::text[]),
         (SELECT $7::int[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::timestamptz[]),
         (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::text[]), (SELECT $14::bigint[]),
@@ -179,6 +181,8 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
     )
     try:
         rows = await driver.fetch(_STORE, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)
+    except LockNotAvailableError:
+        return {}
     except (OSError, InterfaceError, PostgresError) as error:
         if not isinstance(error, OSError) and classify(error) is not Fault.DISCONNECTED:
             raise
