@@ -32,6 +32,9 @@ _MOST_MESSAGES: Final = 100
 _MOST_CHARACTERS: Final = 100_000
 _MOST_ROWS: Final = 1000
 
+# Drivers raise the last one for a number or a time that they can't take.
+_REFUSED: Final = (*DRIVER_ERRORS, OverflowError)
+
 _Rows = list[list["Sequence[Any]"]]
 
 
@@ -135,7 +138,7 @@ class Batches:
             last_seqs = await self._database.direct(
                 lambda driver: way.store(driver, begin, capacity=self._capacity), is_write=True
             )
-        except DRIVER_ERRORS:
+        except _REFUSED:
             last_seqs = {}  # whoever's messages can't be stored is told so by itself
         except AgnoSQLError as error:
             return [_same(error) for _ in take()]
@@ -152,7 +155,7 @@ class Batches:
     ) -> Sequence[list[Sequence[Any]] | BaseException | None]:
         try:
             return await self._database.direct(lambda driver: way.read(driver, take()))
-        except DRIVER_ERRORS:
+        except _REFUSED:
             return [None] * len(take())
         except AgnoSQLError as error:
             return [_same(error) for _ in take()]

@@ -1,0 +1,305 @@
+"""Group commit: many share a commit, and none of them is worse off for it than alone."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+import psycopg
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from agno_sql.errors import AgnoSQLError, RunLostError
+from agno_sql.memory.sql import SQLMemory
+from agno_sql.message import Message, Usage
+from agno_sql.runs import Lease, NewRun, RunKey
+from tests.agent.models import DEADLINE_S, contents
+from tests.faults.checks import assert_numbered, sync_url, without_leaks
+from tests.store.examined import findings, plant
+from tests.support.clock import FakeClock
+from tests.support.statements import statements
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+USERS: Final = [f"user-{n}" for n in range(64)]
+COMMITS: Final = ("COMMIT", "WITH given AS")
+LOCKED: Final = "SELECT FROM conversations WHERE user_id = 'alice' FOR UPDATE"
+BEGUN: Final = "INSERT INTO conversations VALUES ('alice', 'default', 1, 0, 0, now(), now())"
+REFUSING: Final = {
+    "sqlite": (
+        "CREATE TRIGGER no BEFORE INSERT ON messages WHEN new.content = 'no' "
+        "BEGIN SELECT RAISE(ABORT, 'no'); END"
+    ),
+    "postgresql": "ALTER TABLE messages ADD CONSTRAINT no CHECK (content <> 'no')",
+}
+
+
+@pytest.fixture
+async def memory(database_url: str) -> AsyncIterator[SQLMemory]:
+    async with SQLMemory.open(database_url) as opened:
+        await opened.add(Message.user("first"), "somebody")
+        yield opened
+
+
+@contextmanager
+def executed() -> Iterator[list[str]]:
+    """Collect how the statements begin that are executed within."""
+    seen: list[str] = []
+    with statements(lambda sql: seen.append(" ".join(sql.split()[:3]))):
+        yield seen
+
+
+def commits(seen: list[str]) -> int:
+    return sum(sql in COMMITS for sql in seen)
+
+
+async def in_time(*tasks: asyncio.Task[Message]) -> list[Message]:
+    async with asyncio.timeout(DEADLINE_S):
+        return await asyncio.gather(*tasks)
+
+
+def adding(memory: SQLMemory, *users: str) -> dict[str, asyncio.Task[Message]]:
+    return {user: asyncio.create_task(memory.add(Message.user("hi"), user)) for user in users}
+
+
+class TestWhatItCosts:
+    @pytest.mark.guarantee("G52")
+    async def test_sixty_four_adds_at_once_share_a_few_commits(self, memory: SQLMemory) -> None:
+        with executed() as seen:
+            stored = await asyncio.gather(*(memory.add(Message.user("hi"), user) for user in USERS))
+        assert [message.seq for message in stored] == [1] * 64
+        assert 1 <= commits(seen) <= 8
+
+    @pytest.mark.guarantee("G52")
+    async def test_an_add_alone_is_one_statement_on_postgresql(self, postgres_url: str) -> None:
+        """Whether its conversation is there, or new, or has to be pruned."""
+        async with SQLMemory.open(postgres_url, capacity=2) as memory:
+            with executed() as seen:
+                for _ in range(4):
+                    await memory.add(Message.user("hi"), "alice")
+            stored = await memory.get_messages("alice")
+        assert seen == ["WITH given AS"] * 4
+        assert [message.seq for message in stored] == [3, 4]
+
+
+class TestWritesOfOneConversation:
+    @pytest.mark.guarantee("G54")
+    async def test_keep_their_order_and_share_a_commit(self, memory: SQLMemory) -> None:
+        parts = [[f"{n}.{k}" for k in range(n % 3 + 1)] for n in range(12)]
+        with executed() as seen:
+            stored = await asyncio.gather(
+                *(memory.extend([Message.user(text) for text in part], "alice") for part in parts)
+            )
+        assert [contents(messages) for messages in stored] == parts
+        kept = await memory.get_messages("alice")
+        assert [message for messages in stored for message in messages] == kept
+        assert_numbered(kept)
+        assert commits(seen) <= 2
+
+    @pytest.mark.guarantee("G54")
+    async def test_results_of_a_run_that_come_at_once_share_a_commit(
+        self, memory: SQLMemory
+    ) -> None:
+        lease = await begun(memory)
+        results = [
+            Message(role="tool", content=f"{n}", tool_call_id=f"c{n}", run_id="r", run_step=n)
+            for n in range(1, 9)
+        ]
+        with executed() as seen:
+            stored = await asyncio.gather(*(memory.run_log.append(lease, m) for m in results))
+        assert [message.seq for message in stored] == list(range(2, 10))
+        assert contents(await memory.get_messages("alice"), "tool") == contents(results)
+        assert commits(seen) <= 2
+
+    async def test_of_different_kinds_are_each_done_once(self, memory: SQLMemory) -> None:
+        """The run's step and its answer, plain messages, and a run that has to wait for it."""
+        lease, other = await begun(memory), lease_of("other")
+        step = Message(role="assistant", content="step", run_id="r", run_step=1)
+        answer = Message(role="assistant", content="answer", run_id="r", run_step=2)
+        log = memory.run_log
+        _, before, refused, after = await asyncio.gather(
+            log.append(lease, step),
+            memory.add(Message.user("before"), "alice"),
+            log.begin(other, new_run("other"), limit=None),
+            memory.add(Message.user("after"), "alice"),
+        )
+        assert refused is None
+        ended = await asyncio.gather(
+            log.complete(lease, answer, usage=Usage(1, 2)),
+            memory.add(Message.user("last"), "alice"),
+        )
+        stored = await memory.get_messages("alice")
+        assert_numbered(stored)
+        assert sorted(contents(stored)) == sorted(
+            ["go", "step", "before", "after", "answer", "last"]
+        )
+        assert {before, after, *ended} <= set(stored)
+        with pytest.raises(RunLostError):
+            await log.append(lease, step)
+
+
+class TestAConversationThatSomebodyHolds:
+    @pytest.mark.guarantee("G53")
+    @pytest.mark.parametrize("statement", [LOCKED, BEGUN], ids=["locked", "begun"])
+    async def test_delays_no_other_users_add_and_its_own_goes_on_when_it_is_free(
+        self, postgres_url: str, statement: str
+    ) -> None:
+        async with SQLMemory.open(postgres_url) as memory:
+            known = ["bob"] if statement == BEGUN else ["bob", "alice"]
+            await in_time(*adding(memory, *known).values())
+            with psycopg.connect(sync_url(postgres_url)) as somebody:
+                somebody.execute(statement)
+                adds = adding(memory, "bob", "alice", "carol")
+                await in_time(adds["bob"], adds["carol"])
+                assert not adds["alice"].done()
+                # Nor those who come while it waits.
+                await in_time(*adding(memory, "bob", "dave").values())
+                assert not adds["alice"].done()
+                somebody.rollback()
+                await in_time(adds["alice"])
+            for user in ("alice", "bob", "carol", "dave"):
+                assert_numbered(await memory.get_messages(user))
+
+    async def test_is_left_to_the_portable_way_only_as_long_as_that_lasts(
+        self, postgres_url: str
+    ) -> None:
+        """The limit of waiting for others is gone with the statement that it was set in."""
+        async with SQLMemory.open(postgres_url) as memory:
+            with psycopg.connect(sync_url(postgres_url)) as somebody:
+                somebody.execute(BEGUN)
+                adds = adding(memory, "alice", "bob")
+                await in_time(adds["bob"])
+                somebody.rollback()
+            await in_time(adds["alice"])
+            with executed() as seen:
+                await memory.add(Message.user("again"), "alice")
+            assert seen == ["WITH given AS"]
+
+
+class TestAWriteThatTheDatabaseRefuses:
+    @pytest.mark.guarantee("G53")
+    async def test_fails_alone_and_the_others_of_its_batch_are_stored(
+        self, database_url: str, memory: SQLMemory
+    ) -> None:
+        plant(database_url, REFUSING[database_url.split("+", maxsplit=1)[0]])
+        await self.assert_refused(memory, Message.user("no"), AgnoSQLError)
+
+    @pytest.mark.guarantee("G53")
+    async def test_as_its_number_of_tokens_is_none_for_a_database_fails_alone(
+        self, memory: SQLMemory
+    ) -> None:
+        answer = Message(role="assistant", content="many", usage=Usage(2**70, 1))
+        await self.assert_refused(memory, answer, (AgnoSQLError, OverflowError))
+
+    async def assert_refused(
+        self, memory: SQLMemory, bad: Message, error: type[Exception] | tuple[type[Exception], ...]
+    ) -> None:
+        fine = adding(memory, *USERS[:5])
+        refused = asyncio.create_task(memory.extend([Message.user("yes"), bad], "alice"))
+        fine |= adding(memory, *USERS[5:10])
+        await in_time(*fine.values())
+        with pytest.raises(error):
+            await refused
+        assert await memory.size("alice") == 0
+        for user in fine:
+            assert contents(await memory.get_messages(user)) == ["hi"]
+
+    async def test_is_refused_where_it_begins_a_run_of_an_id_that_was_used(
+        self, memory: SQLMemory
+    ) -> None:
+        lease = await begun(memory)
+        answer = Message(role="assistant", content="done", run_id="r", run_step=1)
+        await memory.run_log.complete(lease, answer, usage=Usage(1, 1))
+        adds = adding(memory, *USERS[:5])
+        again = memory.run_log.begin(lease_of("r"), new_run("r"), limit=None)
+        assert await again is None
+        await in_time(*adds.values())
+        assert contents(await memory.get_messages("alice")) == ["go", "done"]
+
+
+class TestACancelledWrite:
+    @pytest.mark.guarantee("G55")
+    async def test_before_its_batch_has_begun_stores_nothing_and_the_others_are_stored(
+        self, database_url: str
+    ) -> None:
+        async with SQLMemory.open(database_url):
+            pass
+        engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
+        async with without_leaks(engine, database_url):
+            memory = SQLMemory(engine)
+            async with engine.connect():
+                adds = adding(memory, "alice", "bob", "carol")
+                await asyncio.sleep(0)  # all have asked, and no connection is free for their batch
+                adds["bob"].cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await adds["bob"]
+            await in_time(adds["alice"], adds["carol"])
+            sizes = [await memory.size(user) for user in adds]
+        assert sizes == [1, 0, 1]
+
+    @pytest.mark.guarantee("G55")
+    async def test_in_its_batch_is_stored_whole_and_the_others_get_their_answers(
+        self, database_url: str
+    ) -> None:
+        async with SQLMemory.open(database_url):
+            pass
+        engine = create_async_engine(database_url)
+        async with without_leaks(engine, database_url):
+            memory = SQLMemory(engine)
+
+            def cancel(sql: str) -> None:
+                if sql.startswith(("WITH given AS", "INSERT INTO messages")):
+                    victim.cancel()
+
+            adds = adding(memory, "alice", "carol")
+            new = [Message.user("one"), Message.user("two")]
+            victim = asyncio.create_task(memory.extend(new, "bob"))
+            with statements(cancel):
+                await in_time(*adds.values())
+                with pytest.raises(asyncio.CancelledError):
+                    await victim
+            assert contents(await memory.get_messages("bob")) == ["one", "two"]
+
+    def test_by_an_event_loop_that_ends_leaves_nothing_torn(self, database_url: str) -> None:
+        async def begin_much() -> list[Message]:
+            async with SQLMemory.open(database_url) as memory:
+                adds = [
+                    asyncio.create_task(memory.add(Message.user(str(n)), USERS[n % 5]))
+                    for n in range(400)
+                ]
+                done, _ = await asyncio.wait(adds, return_when=asyncio.FIRST_COMPLETED)
+                return [add.result() for add in done]
+
+        async def look() -> None:
+            async with SQLMemory.open(database_url) as memory:
+                stored = [message for user in USERS[:5] for message in await all_of(memory, user)]
+            assert set(acknowledged) <= set(stored)
+            assert await findings(database_url, now=FakeClock().now()) == []
+
+        async def all_of(memory: SQLMemory, user: str) -> list[Message]:
+            found = await memory.get_messages(user)
+            assert_numbered(found)
+            return found
+
+        acknowledged = asyncio.run(begin_much())
+        assert acknowledged
+        asyncio.run(look())
+
+
+def lease_of(run_id: str, user: str = "alice") -> Lease:
+    return Lease(RunKey(user, "default", run_id), uuid4().hex, timedelta(seconds=15))
+
+
+def new_run(run_id: str) -> NewRun:
+    question = Message(role="user", content="go", run_id=run_id, run_step=0)
+    return NewRun(agent_id="tester", model="m", input=question)
+
+
+async def begun(memory: SQLMemory) -> Lease:
+    lease = lease_of("r")
+    assert await memory.run_log.begin(lease, new_run("r"), limit=None) is not None
+    return lease
