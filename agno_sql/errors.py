@@ -30,6 +30,7 @@
     │   ├── RunTimeoutError (TimeoutError)
     │   ├── ConversationBusyError            another run has the conversation; retryable
     │   ├── RunLostError                     another took the run over, or its messages are gone
+    │   ├── RunInterruptedError              its process stops: the run can be gone on with
     │   ├── RunFailedError                   what a run that had failed before is answered with
     │   ├── RunCancelledError                somebody else cancelled the run
     │   └── RejectedError                    raised by hooks
@@ -247,6 +248,16 @@ class RunLostError(RunError):
     """
 
     code = "run_lost"
+
+
+class RunInterruptedError(RunError):
+    """The process that worked on the run stops; the run goes on by ``recover``, or by its run_id.
+
+    Also what is stored of an interrupted run that the next one of its conversation has closed.
+    """
+
+    code = "run_interrupted"
+    retryable = True
 
 
 class RunFailedError(RunError):

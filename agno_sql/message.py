@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: Final[frozenset[str]] = frozenset(get_args(Role))
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,3 +185,8 @@ def checked_messages(messages: Iterable[Message]) -> list[Message]:
                 f"expected a Message, got {shown(message)}; make one with Message.user(text)"
             )
     return checked
+
+
+def encodable(text: str) -> str:
+    """Return *text* with U+FFFD for each lone surrogate, which UTF-8 and JSON can't carry."""
+    return _LONE_SURROGATE.sub("\ufffd", text)

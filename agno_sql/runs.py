@@ -88,7 +88,7 @@ class RunRecord:
     ``attempt`` counts who worked on it: 1, and one more each time it was resumed. The error of a
     run that failed or was cancelled is told by the name of its class and its message; of errors
     that are not agno_sql's own only the class, as their text may hold secrets. A run that was
-    interrupted and never resumed has ``RunInterruptedError``, which is never raised.
+    interrupted and never resumed has ``RunInterruptedError``.
     """
 
     user_id: str

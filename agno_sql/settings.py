@@ -31,3 +31,8 @@ def base_url() -> str | None:
 def has_openai() -> bool:
     """Tell whether OPENAI_API_KEY, or OPENAI_BASE_URL for a server without keys, is set."""
     return bool(os.environ.get("OPENAI_API_KEY") or base_url())
+
+
+def jwt_secret() -> str | None:
+    """Return AGNO_SQL_JWT_SECRET, else ``None``: a command line is no place for a secret."""
+    return os.environ.get("AGNO_SQL_JWT_SECRET") or None

@@ -233,6 +233,16 @@ class Agent:
         live_runs(log).look_now()
         return was_running
 
+    def interrupt_runs(self) -> int:
+        """Interrupt this agent's runs in the running event loop; return how many there are.
+
+        For a process that has to stop: its runs end with RunInterruptedError, and what they have
+        stored stays as it is. They give their leases back, so ``recover`` of another process, or
+        ``run`` with the same run_id, goes on with them at once. A run that waits for its turn has
+        stored nothing and is not known afterwards.
+        """
+        return live_runs(run_log_of(self.memory)).interrupt_all(self.id)
+
     async def clear_memory(
         self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
     ) -> None:

@@ -24,6 +24,7 @@ from agno_sql.errors import (
     MaxLoopsError,
     OutcomeUnknownError,
     RunError,
+    RunInterruptedError,
     RunTimeoutError,
     StoreUnavailableError,
     StreamCutError,
@@ -256,7 +257,8 @@ class Run:
             async with asyncio.timeout(seconds) as limit:
                 try:
                     try:
-                        return await work
+                        with self.live.stoppable(self.agent.id, self._stop):
+                            return await work
                     except BaseException as error:
                         cause = self._cause(error, limit)
                         await self._close(cause)
@@ -285,8 +287,8 @@ class Run:
         if not self.may_hold:
             return
         # Without its database a run is interrupted, not failed: it can be gone on with.
-        is_interrupted = not self.is_judged and isinstance(
-            error, StoreUnavailableError | OutcomeUnknownError
+        is_interrupted = isinstance(error, RunInterruptedError) or (
+            not self.is_judged and isinstance(error, StoreUnavailableError | OutcomeUnknownError)
         )
         try:
             await settled_soon(

@@ -35,6 +35,12 @@ _AnyDatabase = Annotated[
         show_default=False,
     ),
 ]
+_ServedDatabase = Annotated[
+    str | None,
+    typer.Option(
+        "--database", metavar="URL", help="As for the other commands.", show_default=False
+    ),
+]
 _DemoDatabase = Annotated[str, typer.Option("--database", metavar="URL", help="Where to store it.")]
 _Session = Annotated[
     str, typer.Option("--session", metavar="ID", help="Which of the user's conversations.")
@@ -59,6 +65,8 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The tables and their version.", no_args_is_help=True)
 app.add_typer(db, name="db")
+keys = typer.Typer(help="The API keys of a server.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
 
 
 def main() -> None:
@@ -189,6 +197,129 @@ def doctor(
     from agno_sql.cli.doctor import doctor
 
     doctor(limit=limit, as_json=as_json, url=database)
+
+
+@app.command()
+def serve(  # noqa: PLR0913  (each is an option)
+    target: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODULE:AGENT]",
+            help="An Agent of yours, or a function that opens one; else one by the options.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="0 takes any that is free.")
+    ] = 8080,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Serve the offline demo model, which is no AI.")
+    ] = False,
+    database: _ServedDatabase = None,
+    instructions: Annotated[
+        str | None,
+        typer.Option("--instructions", help="What the model is told first.", show_default=False),
+    ] = None,
+    auth: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--auth",
+            help="none, api-keys or jwt, or the last two; none unless told.",
+            show_default=False,
+        ),
+    ] = None,
+    jwt_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--jwt-key",
+            metavar="FILE",
+            help="A public key in PEM, or a JWKS file.",
+            show_default=False,
+        ),
+    ] = None,
+    jwt_issuer: Annotated[str, typer.Option("--jwt-issuer", help="What iss has to be.")] = "",
+    jwt_audience: Annotated[str, typer.Option("--jwt-audience", help="What aud has to be.")] = "",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors-origin", help="A page that may call it: https://a.example.", show_default=False
+        ),
+    ] = None,
+    max_body: Annotated[
+        int, typer.Option("--max-body", min=1, metavar="BYTES", help="The largest request.")
+    ] = 1024 * 1024,
+    max_concurrency: Annotated[
+        int, typer.Option("--max-concurrency", min=1, metavar="N", help="Requests at once.")
+    ] = 1000,
+    grace: Annotated[
+        timedelta | None,
+        typer.Option(
+            "--grace",
+            metavar="DURATION",
+            parser=parse_duration,
+            help="How long runs may go on when it is told to stop; 20s unless told.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Serve an agent over HTTP, for many users."""
+    from agno_sql.cli.serve import Serving, serve
+
+    serve(
+        Serving(
+            target=target,
+            demo=demo,
+            url=database,
+            instructions=instructions,
+            host=host,
+            port=port,
+            auth=auth or ("none",),
+            jwt_key=jwt_key,
+            jwt_issuer=jwt_issuer,
+            jwt_audience=jwt_audience,
+            cors_origins=cors_origin or (),
+            max_body_bytes=max_body,
+            max_concurrency=max_concurrency,
+            grace=timedelta(seconds=20) if grace is None else grace,
+        )
+    )
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
+    *,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="It may also list and erase users.")
+    ] = False,
+    database: _AnyDatabase,
+) -> None:
+    """Make an API key and print it, once."""
+    from agno_sql.cli.keys import create
+
+    create(name, is_admin=admin, url=database)
+
+
+@keys.command("list")
+def list_keys(*, as_json: _Json = False, database: _AnyDatabase) -> None:
+    """List the API keys, without their secrets."""
+    from agno_sql.cli.keys import listed
+
+    listed(as_json=as_json, url=database)
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as list shows it.")],
+    *,
+    database: _AnyDatabase,
+) -> None:
+    """Revoke an API key, from now on."""
+    from agno_sql.cli.keys import revoke
+
+    revoke(key_id, url=database)
 
 
 @db.command()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from agno_sql.errors import ConversationBusyError, RunCancelledError, StoreError
+from agno_sql.errors import (
+    ConversationBusyError,
+    RunCancelledError,
+    RunInterruptedError,
+    StoreError,
+)
 from agno_sql.ids import shown
 from agno_sql.runs import run_lost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from agno_sql.errors import RunError
     from agno_sql.memory.run_log import RunLog
@@ -55,8 +60,25 @@ class LiveRuns:
         self._loop = loop
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._held: dict[str, _Held] = {}
+        self._stops: dict[Callable[[RunError], None], str] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._beat: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def stoppable(self, agent_id: str, stop: Callable[[RunError], None]) -> Iterator[None]:
+        """Have ``interrupt_all`` of the agent call *stop*, also while its run waits for its turn."""
+        self._stops[stop] = agent_id
+        try:
+            yield
+        finally:
+            del self._stops[stop]
+
+    def interrupt_all(self, agent_id: str) -> int:
+        """Have the agent's runs end with RunInterruptedError; return how many there were."""
+        stops = [stop for stop, of in self._stops.items() if of == agent_id]
+        for stop in stops:
+            stop(RunInterruptedError("its process stops: the same run_id goes on with the run"))
+        return len(stops)
 
     def is_queued(self, conversation: tuple[str, str]) -> bool:
         """Tell whether a run of this process has the conversation or waits for it."""

@@ -16,6 +16,7 @@ from agno_sql.ids import (
     valid_run_id,
     valid_user_id,
 )
+from agno_sql.memory.api_keys import ApiKeys
 from agno_sql.memory.limits import at_least, valid_capacity, valid_duration
 from agno_sql.memory.sql_run_log import SQLRunLog
 from agno_sql.message import Message, Session, UserActivity, checked_messages
@@ -26,7 +27,7 @@ from agno_sql.store.batches import Batches
 from agno_sql.store.database import Database
 from agno_sql.store.engine import open_engine
 from agno_sql.store.read_together import Read
-from agno_sql.store.schema import prepare_schema
+from agno_sql.store.schema import check_schema, prepare_schema
 from agno_sql.store.writes import Write
 
 if TYPE_CHECKING:
@@ -70,11 +71,21 @@ class SQLMemory:
         self._run_log = SQLRunLog(
             self._database, self._batches, clock=self._clock, capacity=self._capacity
         )
+        self._api_keys = ApiKeys(self._database, clock=self._clock)
 
     @property
     def run_log(self) -> RunLog:
         """What makes an agent's runs durable; agents use it by themselves."""
         return self._run_log
+
+    @property
+    def api_keys(self) -> ApiKeys:
+        """The API keys of a server on this database."""
+        return self._api_keys
+
+    async def check(self) -> None:
+        """Return if the database answers and its tables are of this version; else raise."""
+        await self._database.read(check_schema)
 
     async def get_run(
         self, run_id: str, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
@@ -194,6 +205,24 @@ class SQLMemory:
             lambda conn: reads.newest_messages(conn, key, limit=limit, before=before)
         )
 
+    async def oldest_messages(
+        self,
+        user_id: str | None = None,
+        *,
+        session_id: str = DEFAULT_SESSION,
+        limit: int,
+        after: int = 0,
+    ) -> list[Message]:
+        """Return the oldest *limit* messages whose seq is above *after*, oldest first.
+
+        The seq of the last message of one page is the ``after`` of the next.
+        """
+        key = conversation_key(user_id, session_id)
+        limit, after = at_least(0, limit, "limit"), at_least(0, after, "after")
+        return await self._database.read(
+            lambda conn: reads.oldest_messages(conn, key, limit=limit, after=after)
+        )
+
     async def clear(self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION) -> None:
         """Delete the messages of one session; the next message goes on with the next seq."""
         key = conversation_key(user_id, session_id)
@@ -220,6 +249,13 @@ class SQLMemory:
         return await self._database.read(
             lambda conn: activity.sessions(conn, user, limit=limit, after=after)
         )
+
+    async def session(
+        self, user_id: str | None = None, *, session_id: str = DEFAULT_SESSION
+    ) -> Session | None:
+        """Return one of the user's sessions; ``None`` for one that does not exist."""
+        key = conversation_key(user_id, session_id)
+        return await self._database.read(lambda conn: activity.session(conn, key))
 
     async def last_activity(self, user_id: str | None = None) -> datetime | None:
         """Return when a message of the user was last stored; ``None`` for an unknown user."""

@@ -25,10 +25,10 @@ from agno_sql.errors import (
     ModelUnavailableError,
     StreamCutError,
 )
+from agno_sql.message import encodable
 from agno_sql.models.openai_errors import HOW_TO_GIVE_A_KEY, http_errors, model_error
 from agno_sql.models.openai_wire import (
     Draft,
-    encodable,
     read_reply,
     reading,
     wire_message,

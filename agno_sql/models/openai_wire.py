@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from agno_sql.errors import BadReplyError, ContentFilterError
 from agno_sql.ids import shown
-from agno_sql.message import ToolCall, Usage
+from agno_sql.message import ToolCall, Usage, encodable
 from agno_sql.models.chat_model import ModelReply
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from agno_sql.message import Message
     from agno_sql.models.chat_model import ToolSpec
 
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _NOT_IN_SPEAKER: Final = re.compile(r"[\s<|\\/>]")
 _NOT_IN_TOOL_NAME: Final = re.compile("[^a-zA-Z0-9_-]")
 _MAX_NAME_CHARACTERS: Final = 64
@@ -112,11 +111,6 @@ def reading(model: str, answer: object) -> Iterator[None]:
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         told = shown(str(getattr(answer, "error", None) or answer))
         raise BadReplyError(f"model {model!r}: not a usable reply ({error}): {told}") from error
-
-
-def encodable(text: str) -> str:
-    """Return *text* with U+FFFD for each lone surrogate, which UTF-8 and JSON can't carry."""
-    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def wire_message(message: Message) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import and_, func, literal, or_, select, tuple_
+from sqlalchemy import Select, and_, func, literal, or_, select, tuple_
 
 from agno_sql.message import Session, UserActivity
 from agno_sql.store.tables import conversations
@@ -31,9 +32,7 @@ async def sessions(
 ) -> list[Session]:
     """Return a page of the user's conversations, latest activity first."""
     c = conversations.c
-    query = select(c.session_id, c.message_count, c.created_at, c.last_active_at).where(
-        c.user_id == user_id
-    )
+    query = _sessions(user_id)
     if after is not None:
         query = query.where(
             tuple_(c.last_active_at, c.session_id)
@@ -42,16 +41,14 @@ async def sessions(
     rows = await conn.execute(
         query.order_by(c.last_active_at.desc(), c.session_id.desc()).limit(limit)
     )
-    return [
-        Session(
-            user_id=user_id,
-            session_id=row.session_id,
-            message_count=row.message_count,
-            created_at=row.created_at,
-            last_active_at=row.last_active_at,
-        )
-        for row in rows
-    ]
+    return [Session(**row) for row in rows.mappings()]
+
+
+async def session(conn: AsyncConnection, key: tuple[str, str]) -> Session | None:
+    """Return one conversation; ``None`` for one that does not exist."""
+    query = _sessions(key[0]).where(conversations.c.session_id == key[1])
+    row = (await conn.execute(query)).mappings().one_or_none()
+    return None if row is None else Session(**row)
 
 
 async def inactive_users(
@@ -95,3 +92,8 @@ async def inactive_users(
         )
         for row in rows
     ]
+
+
+def _sessions(user_id: str) -> Select[*tuple[Any, ...]]:
+    columns = [conversations.c[field.name] for field in fields(Session)]
+    return select(*columns).where(conversations.c.user_id == user_id)

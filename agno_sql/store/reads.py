@@ -33,6 +33,19 @@ async def newest_messages(
     return _oldest_first(rows, key)
 
 
+async def oldest_messages(
+    conn: AsyncConnection, key: tuple[str, str], *, limit: int, after: int
+) -> list[Message]:
+    """Return the oldest *limit* messages with a seq above *after*, oldest first."""
+    rows = await conn.execute(
+        select(*_COLUMNS)
+        .where(*_range(key, None), messages.c.seq > after)
+        .order_by(messages.c.seq)
+        .limit(limit)
+    )
+    return [row_message(row, key) for row in rows]
+
+
 async def window_messages(
     conn: AsyncConnection, key: tuple[str, str], *, limit: int | None, before: int | None
 ) -> list[Message]:

@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKeyConstraint,
@@ -131,4 +132,16 @@ runs: Final = Table(
     CheckConstraint("first_seq BETWEEN 1 AND last_seq", name="seqs"),
     # A prune deletes the runs whose last message it deleted.
     Index(None, "user_id", "session_id", "last_seq"),
+)
+
+# Of no tenant: who may speak for all of them. The secret itself is stored nowhere.
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(12), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("revoked_at", UTCDateTime),
 )

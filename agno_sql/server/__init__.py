@@ -1,0 +1,40 @@
+"""An agent as a service over HTTP. Needs the extra ``server``.
+
+``create_app`` makes an ASGI application of an agent, ``serve`` runs one until it is told to stop.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from agno_sql.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from agno_sql.server.app import create_app
+    from agno_sql.server.auth.api_keys import ApiKeyAuth
+    from agno_sql.server.auth.jwt import JWTAuth
+    from agno_sql.server.limits import Limits
+    from agno_sql.server.process import serve
+
+__all__ = ["ApiKeyAuth", "JWTAuth", "Limits", "create_app", "serve"]
+
+_HOMES: Final = {
+    "ApiKeyAuth": "agno_sql.server.auth.api_keys",
+    "JWTAuth": "agno_sql.server.auth.jwt",
+    "Limits": "agno_sql.server.limits",
+    "create_app": "agno_sql.server.app",
+    "serve": "agno_sql.server.process",
+}
+_OF_THE_EXTRA: Final = frozenset({"fastapi", "starlette", "uvicorn", "jwt", "cryptography"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in _OF_THE_EXTRA:
+            raise
+        raise MissingExtraError("server", purpose="the server") from missing

@@ -1,0 +1,1 @@
+"""Who asks: API keys for trusted back ends, JSON Web Tokens for users."""

@@ -1,0 +1,145 @@
+"""What each request passes before it reaches an endpoint, and each response on its way out."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import Headers, MutableHeaders
+
+from agno_sql.server.problems import problem_response
+from agno_sql.server.refusals import (
+    BodyTooLargeError,
+    MediaTypeError,
+    OverloadedError,
+    RefusalError,
+    SlowBodyError,
+    UnknownHostError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from agno_sql.server.limits import Limits
+
+_HEALTH: Final = ("/healthz", "/readyz")
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": "frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+
+class Gate:
+    """An ASGI application in front of another, which gets only requests within the limits.
+
+    Their bodies have arrived whole by then. An error that nobody has handled becomes a problem
+    without any detail. With *hosts*, requests for other hosts are refused: a page that a browser
+    was led to under a name of its own can't reach a server without authentication.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, limits: Limits, hosts: Collection[str] | None = None
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._hosts = hosts
+        self._served = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        counts = not scope["path"].endswith(_HEALTH)
+        self._served += counts
+        try:
+            await self._app(scope, await self._checked(scope, receive), answer.send)
+        except RefusalError as error:
+            # What is left of a body that was refused must not be taken for the next request.
+            answer.closes = True
+            await problem_response(error)(scope, receive, answer.send)
+        except Exception as error:
+            if answer.has_begun:
+                raise
+            await problem_response(error)(scope, receive, answer.send)
+        finally:
+            self._served -= counts
+
+    async def _checked(self, scope: Scope, receive: Receive) -> Receive:
+        headers = Headers(scope=scope)
+        if self._hosts is not None and _host(headers) not in self._hosts:
+            raise UnknownHostError("this server has no authentication: it is for local use only")
+        if self._served > self._limits.concurrency:
+            raise OverloadedError("too many requests are at work; try again later")
+        return await self._with_body(headers, receive)
+
+    async def _with_body(self, headers: Headers, receive: Receive) -> Receive:
+        length = headers.get("content-length", "0")
+        if length == "0" and "transfer-encoding" not in headers:
+            return receive
+        most = self._limits.body_bytes
+        if not length.isdecimal() or len(length) > len(str(most)) or int(length) > most:
+            raise BodyTooLargeError(f"the body must have at most {most} bytes")
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise MediaTypeError("the body must be application/json")
+        try:
+            async with asyncio.timeout(self._limits.body_timeout.total_seconds()):
+                body = await _read(receive, most)
+        except TimeoutError:
+            raise SlowBodyError("the body did not arrive in time") from None
+        return _then(body, receive)
+
+
+class _Answer:
+    """A response on its way; ``closes`` says that its connection is not used again."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+        self.closes = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_begun = True
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+            if self.closes:
+                headers["connection"] = "close"
+        await self._send(message)
+
+
+def _host(headers: Headers) -> str:
+    host = headers.get("host", "").lower()
+    # A port follows the last colon, but an IPv6 address has colons of its own, in brackets.
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return bytes(body)
+        body.extend(message.get("body", b""))
+        if len(body) > most:
+            raise BodyTooLargeError(f"the body must have at most {most} bytes")
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _then(body: bytes, receive: Receive) -> Receive:
+    """Return a receive that hands out *body*, and then what comes after it."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def next_message() -> Message:
+        return first.pop() if first else await receive()
+
+    return next_message
