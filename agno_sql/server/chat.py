@@ -1,11 +1,14 @@
 """``POST /chat``: say something to the agent."""
 
+import asyncio
+from collections.abc import Coroutine
 from hashlib import sha256
 from typing import Annotated, Any, Final, Self
 from uuid import uuid4
 
 from fastapi import APIRouter, Header
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from agno_sql.agent.output import RunOutput
@@ -77,6 +80,7 @@ class ChatReply(BaseModel):
 )
 async def chat(
     asked: ChatRequest,
+    request: Request,
     caller: TheCaller,
     served: TheServed,
     idempotency_key: Annotated[
@@ -99,10 +103,30 @@ async def chat(
             event_stream(run, _told), media_type=_EVENT_STREAM, headers={"x-accel-buffering": "no"}
         )
     try:
-        output = await run.answer()
+        output = await _while_connected(run.answer(), request)
     except Exception as error:  # noqa: BLE001  (whoever asks again needs the run_id)
         return problem_response(error, run_id=key.run_id)
+    if output is None:
+        return Response()  # to nobody
     return Response(_reply(output).model_dump_json(), media_type="application/json")
+
+
+async def _while_connected(
+    answer: Coroutine[Any, Any, RunOutput], request: Request
+) -> RunOutput | None:
+    """Return the *answer*; ``None`` as soon as the client is gone: a request must not stay."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(answer), asyncio.ensure_future(gone())]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[0].result() if tasks[0].done() else None
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _run_id(named: str | None, keys: list[str] | None) -> str | None:

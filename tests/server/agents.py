@@ -1,0 +1,41 @@
+"""Agents that server processes of the tests serve, by name: ``tests.server.agents:shop``."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from agno_sql import Agent, OpenAIChat, SQLMemory
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+no_agent = "a string"
+
+
+def sleep_for_ever() -> str:
+    """Block the thread, as a tool may that waits for another service."""
+    time.sleep(3600)
+    return "awake"
+
+
+@asynccontextmanager
+async def shop() -> AsyncIterator[Agent]:
+    """An agent of the model at OPENAI_BASE_URL, with a short lease."""
+    async with SQLMemory.open(os.environ["AGNO_SQL_DATABASE_URL"]) as memory:
+        yield Agent(
+            name="shop",
+            model=OpenAIChat("scripted", api_key="test", max_retries=0),
+            memory=memory,
+            tools=[sleep_for_ever],
+            lease=timedelta(seconds=float(os.environ.get("LEASE_S", "1"))),
+        )
+
+
+@asynccontextmanager
+async def nobody() -> AsyncIterator[str]:
+    """Open what is no agent."""
+    yield "nobody"
