@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,7 +24,7 @@ from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import shown
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.models.demo import DemoModel
-from agno_sql.server import ApiKeyAuth, JWTAuth, Limits, create_app
+from agno_sql.server import ApiKeyAuth, JWTAuth, Limits, create_app, listen
 from agno_sql.server import serve as serve_until_stopped
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ async def _serve(asked: Serving) -> None:
             hosts=_LOOPBACK_NAMES if is_open else None,
             cors_origins=asked.cors_origins,
         )
-        with _listening(asked.host, asked.port) as listening:
+        with listen(asked.host, asked.port) as listening:
             port = listening.getsockname()[1]
             host = f"[{asked.host}]" if ":" in asked.host else asked.host
             told = f"{agent.name} ({agent.model.name}) is served at http://{host}:{port}"
@@ -120,11 +119,6 @@ async def _serve(asked: Serving) -> None:
                 note(told + ("; without authentication, for this machine only" if is_open else ""))
 
             await serve_until_stopped(app, listening, grace=asked.grace, ready=say_ready)
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
 
 
 @asynccontextmanager

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
     from agno_sql.server.auth.api_keys import ApiKeyAuth
     from agno_sql.server.auth.jwt import JWTAuth
     from agno_sql.server.limits import Limits
-    from agno_sql.server.process import serve
+    from agno_sql.server.process import listen, serve
 
-__all__ = ["ApiKeyAuth", "JWTAuth", "Limits", "create_app", "serve"]
+__all__ = ["ApiKeyAuth", "JWTAuth", "Limits", "create_app", "listen", "serve"]
 
 _HOMES: Final = {
     "ApiKeyAuth": "agno_sql.server.auth.api_keys",
     "JWTAuth": "agno_sql.server.auth.jwt",
     "Limits": "agno_sql.server.limits",
     "create_app": "agno_sql.server.app",
+    "listen": "agno_sql.server.process",
     "serve": "agno_sql.server.process",
 }
 _OF_THE_EXTRA: Final = frozenset({"fastapi", "starlette", "uvicorn", "jwt", "cryptography"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
@@ -114,15 +115,22 @@ def _handle_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: Exception) -> Response:
         return invalid_request(error.errors() if isinstance(error, RequestValidationError) else ())
 
-    async def of_starlette(_: Request, error: Exception) -> Response:
+    async def of_starlette(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         response = problem_response(_OF_STATUS.get(status, MalformedError("a malformed request")))
-        response.headers.update(getattr(error, "headers", None) or {})
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            # Starlette names the methods of the first route only.
+            response.headers["allow"] = ", ".join(_methods(app, request))
         return response
 
     app.add_exception_handler(AgnoSQLError, own)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, of_starlette)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return sorted(method.upper() for method in app.openapi()["paths"].get(path, {"get": {}}))
 
 
 _OF_STATUS: Final[dict[int, RefusalError]] = {

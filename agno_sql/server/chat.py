@@ -19,7 +19,7 @@ from agno_sql.runs import RunKey
 from agno_sql.server.openapi import problems
 from agno_sql.server.problems import problem_response
 from agno_sql.server.served import RunId, SessionId, TheCaller, TheServed, UserId
-from agno_sql.server.sse import event_stream
+from agno_sql.server.sse import EVENT_SCHEMA, event_stream
 
 router: Final = APIRouter(tags=["chat"])
 
@@ -74,7 +74,7 @@ class ChatReply(BaseModel):
         200: {
             "description": "The answer; or its events: `run`, then `text`, `tool_call` and "
             "`tool_result` as they come, and last `done` with the answer, or `error` with a problem.",
-            "content": {_EVENT_STREAM: {"schema": {"type": "string"}}},
+            "content": {_EVENT_STREAM: {"itemSchema": EVENT_SCHEMA}},
         }
     },
 )
@@ -84,8 +84,7 @@ async def chat(
     caller: TheCaller,
     served: TheServed,
     idempotency_key: Annotated[
-        list[str] | None,
-        Header(description="The `run_id`; one that is none by its form is hashed."),
+        str | None, Header(description="The `run_id`; one that is none by its form is hashed.")
     ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
@@ -129,10 +128,9 @@ async def _while_connected(
             task.cancel()
 
 
-def _run_id(named: str | None, keys: list[str] | None) -> str | None:
-    if not keys:
+def _run_id(named: str | None, key: str | None) -> str | None:
+    if key is None:
         return named
-    key = ", ".join(keys)
     try:
         run_id = valid_run_id(key)
     except InvalidRunIdError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from agno_sql.server.limits import Limits
 
+# A name, an IPv4 address, or an IPv6 one in brackets; without the port.
+_HOST: Final = re.compile(r"([^:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 _HEALTH: Final = ("/healthz", "/readyz")
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -117,9 +120,8 @@ class _Answer:
 
 
 def _host(headers: Headers) -> str:
-    host = headers.get("host", "").lower()
-    # A port follows the last colon, but an IPv6 address has colons of its own, in brackets.
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
+    found = _HOST.fullmatch(headers.get("host", "").lower())
+    return found[1] if found else ""
 
 
 async def _read(receive: Receive, most: int) -> bytes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
     from datetime import timedelta
 
@@ -17,6 +18,28 @@ if TYPE_CHECKING:
     from agno_sql.server.lifecycle import Lifecycle
 
 _SLOW_CLIENTS_S: Final = 20
+_BACKLOG: Final = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on *host*, a name, an IPv4 or an IPv6 address.
+
+    Raises:
+        OSError: It can't.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio sends small packets at once only where a socket says that it is TCP: without it each
+    # answer would wait 40 ms for the client's kernel.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except BaseException:
+        listening.close()
+        raise
+    return listening
 
 
 async def serve(

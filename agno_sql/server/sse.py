@@ -18,6 +18,17 @@ KEEP_ALIVE_S: Final = 15.0
 """Proxies close a connection on which nothing comes for long."""
 
 
+_NAMES: Final = ("run", "text", "tool_call", "tool_result", "done", "error")
+EVENT_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": list(_NAMES)},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
+
 async def event_stream(
     run: OngoingRun, told: Callable[[RunOutput], dict[str, Any]]
 ) -> AsyncIterator[bytes]:
