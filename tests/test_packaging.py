@@ -21,7 +21,7 @@ import sys, time
 begin = time.perf_counter()
 import agno_sql
 print(time.perf_counter() - begin)
-heavy = {"sqlalchemy", "alembic", "openai", "pydantic", "typer", "rich", "asyncpg"} & set(sys.modules)
+heavy = {"sqlalchemy", "alembic", "openai", "pydantic", "typer", "rich", "asyncpg", "fastapi", "uvicorn"} & set(sys.modules)
 assert not heavy, heavy
 """
 

@@ -34,7 +34,8 @@ def _section(path: str) -> str:
 
 
 def test_the_program_has_the_commands_that_were_promised() -> None:
-    promised = ["demo", "chat", "history", "users", "cleanup", "doctor"]
+    promised = ["demo", "chat", "serve", "history", "users", "cleanup", "doctor"]
+    promised += [f"keys {name}" for name in ("create", "list", "revoke")]
     promised += [f"db {name}" for name in ("upgrade", "downgrade", "current", "check")]
 
     assert set(COMMANDS) == {f"agno-sql {name}" for name in promised}

@@ -22,6 +22,7 @@ from agno_sql.store.engine import open_engine
 from agno_sql.store.schema import HEAD, VERSION_TABLE
 from agno_sql.store.tables import metadata
 from tests.support.postgres import CHECKOUT
+from tests.support.tenant_guard import TENANT_TABLES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +132,23 @@ async def test_rows_survive_every_step_up_and_down_that_keeps_their_tables(empty
         assert await memory.get_messages("alice") == stored
 
 
+async def test_api_keys_go_with_their_table_and_nothing_else_does(empty_url: str) -> None:
+    async with SQLMemory.open(empty_url, migrate=True) as memory:
+        await memory.add(Message.user("hello"), "alice")
+        _, text = await memory.api_keys.create("shop")
+    engine = open_engine(empty_url)
+    database = Database(engine)
+    await database.write(lambda conn: migrate.downgrade(conn, "0004"))
+    await database.write(migrate.upgrade)
+    await database.write(migrate.check)
+    await engine.dispose()
+    async with SQLMemory.open(empty_url, migrate=False) as memory:
+        assert await memory.api_keys.check(text) is None
+        assert await memory.size("alice") == 1
+        _, text = await memory.api_keys.create("shop")
+        assert await memory.api_keys.check(text) is not None
+
+
 @pytest.mark.guarantee("G19")
 async def test_a_failed_upgrade_leaves_the_database_as_it_was(empty_url: str) -> None:
     engine = open_engine(empty_url)
@@ -209,9 +227,11 @@ def test_each_migration_states_phase_and_locks_and_needs_nothing_of_the_library(
     assert not {name for name in imported if name.startswith("agno_sql")}
 
 
-def test_both_tables_put_the_tenant_first_in_every_key() -> None:
-    for table in metadata.tables.values():
-        assert next(column.name for column in table.primary_key) == "user_id", table.name
+def test_every_table_of_tenants_puts_the_tenant_first_in_its_key() -> None:
+    assert TENANT_TABLES == set(metadata.tables) - {"api_keys"}
+    for name in TENANT_TABLES:
+        key = metadata.tables[name].primary_key
+        assert next(column.name for column in key) == "user_id", name
 
 
 async def test_a_table_of_the_host_with_one_of_our_names_is_named(empty_url: str) -> None:

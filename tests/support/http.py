@@ -93,6 +93,11 @@ class ServerProcess:
         self.url = self.logged(_READY)[1]
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def log(self) -> str:
         """What it has logged so far."""
         with self._changed:
