@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from agno_sql.errors import InvalidOptionError, InvalidUserIdError
+from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import named_user_id
 from agno_sql.server.auth.caller import Caller
 
@@ -72,7 +72,7 @@ class JWTAuth:
         try:
             claims = self._claims(token)
             user_id = named_user_id(claims["sub"])
-        except (jwt.PyJWTError, InvalidUserIdError, ValueError, TypeError):
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
             return None
         scope = claims.get("scope", "")
         is_admin = isinstance(scope, str) and ADMIN_SCOPE in scope.split(" ")
