@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 _PARK_WITHIN_S: Final = 15.0
+_PAUSE_S: Final = 0.1
 
 
 class Lifecycle:
@@ -58,11 +59,12 @@ class Lifecycle:
             self._ongoing.tasks | self._recoveries, within_s=self._grace.total_seconds()
         )
         if at_work:
-            _log.warning(
-                "interrupting %d runs after the grace period", self._agent.interrupt_runs()
-            )
-        for task in await _left(at_work, within_s=_PARK_WITHIN_S):
-            task.cancel()
+            _log.warning("interrupting %d tasks after the grace period", len(at_work))
+        give_up_at = asyncio.get_running_loop().time() + _PARK_WITHIN_S
+        while at_work and asyncio.get_running_loop().time() < give_up_at:
+            # Again and again: a recovery goes on with the next of many interrupted runs.
+            self._agent.interrupt_runs()
+            at_work = await _left(at_work, within_s=_PAUSE_S)
 
     async def _recover_every_lease(self) -> None:
         while True:

@@ -22,7 +22,7 @@ from agno_sql.server import create_app
 from agno_sql.testing import Reply, ScriptedOpenAI
 from tests.agent.models import ScriptedModel, agent_of, contents
 from tests.support.http import DEADLINE_S, served_app, server_process, sse_events
-from tests.support.runner import Gate
+from tests.support.runner import Gate, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,6 @@ class TestSIGTERM:
     def test_is_obeyed_though_a_tool_blocks_its_thread(self, sqlite_url: str) -> None:
         calls = (ToolCall("c1", "sleep_for_ever", "{}"),)
         with (
-            ThreadPoolExecutor() as threads,
             ScriptedOpenAI([Reply(tool_calls=calls)]) as model,
             shop(sqlite_url, model, "--grace", "0s") as server,
         ):
@@ -118,7 +117,6 @@ class TestSIGTERM:
                 server.signal(signal.SIGTERM)
                 assert "event: error" in lines
             assert server.ended() == 0
-            del threads
 
 
 def until_refused(server: ServerProcess) -> None:
@@ -231,3 +229,24 @@ class TestAnotherServer:
         assert gate.was_cancelled
         output = await agent.run("x", "alice", run_id="r-1")
         assert output.content == "after all"
+
+
+@pytest.mark.guarantee("G65")
+async def test_runs_that_are_just_being_recovered_are_interrupted_too_however_many(
+    memory: SQLMemory,
+) -> None:
+    """They are taken up 16 at once: the next are not begun in vain, nor cancelled."""
+    gate, many = Gate(), 40
+    model = ScriptedModel(then=gate.think)
+    agent = agent_of(model, memory)
+    asked = [asyncio.create_task(agent.run("x", f"u-{n}", run_id="r-1")) for n in range(many)]
+    await until(lambda: len(model.shown) == many)
+    agent.interrupt_runs()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+    async with served_app(create_app(agent, grace=timedelta(0))):
+        await until(lambda: len(model.shown) > many)
+    records = [await memory.get_run("r-1", f"u-{n}") for n in range(many)]
+    assert {record.status for record in records if record} == {"running"}
+    gate.opened.set()
+    assert len(await agent.recover()) == many
