@@ -145,7 +145,7 @@ class _Bench:
                     "repetition": 0,
                 }
                 filled = measure(self._site, entry.environment, place, [order])
-                self._shared[key] = place, {"users": filled["users"]}
+                self._shared[key] = place, {"names": filled["names"]}
         return self._shared[key]
 
 

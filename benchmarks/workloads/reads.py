@@ -18,34 +18,37 @@ _FILLED_AT_ONCE: Final = 16
 
 
 async def fill(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """Give each of *users* *turns* turns; stop with fewer users when *seconds* have passed."""
+    """Give each of *users* *turns* turns; stop with fewer users when *seconds* have passed.
+
+    ``names`` are those who have all of them: a library may fail under many writers.
+    """
     give_up_at = time.monotonic() + options["seconds"]
     users = iter(range(options["users"]))
-    filled = 0
+    names: list[str] = []
 
     async def some() -> None:
-        nonlocal filled
         for number in users:
             if time.monotonic() > give_up_at:
                 return
             name = f"user-{number}"
             lines = [line for turn in range(options["turns"]) for line in turn_of(name, turn)]
-            await driver.append(name, lines)
-            filled = max(filled, number + 1)
+            try:
+                await driver.append(name, lines)
+            except Exception as error:  # noqa: BLE001  (what a library raises is shown)
+                stage.errors.append(f"{type(error).__name__}: {error}"[:300])
+            else:
+                names.append(name)
 
     async with stage.measuring():
         await asyncio.gather(*(some() for _ in range(_FILLED_AT_ONCE)))
-    return {"users": filled}
+    return {"names": names}
 
 
 async def reads(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """Read *reads* times, *at_once* tasks together, of *users* that have *turns* turns each."""
+    """Read *reads* times, *at_once* tasks together, of *names* that have *turns* turns each."""
     left = iter(range(options["reads"]))
-    expected = {
-        name: last_lines(name, options["turns"], READ)
-        for name in (f"user-{n}" for n in range(options["users"]))
-    }
-    names = list(expected)
+    names: list[str] = options["names"]
+    expected = {name: last_lines(name, options["turns"], READ) for name in names}
 
     async def some(seed: int) -> None:
         chance = Random(seed)
