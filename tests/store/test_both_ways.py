@@ -171,6 +171,7 @@ def two_urls(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[s
         yield one, two
 
 
+@pytest.mark.guarantee("G58")
 @pytest.mark.parametrize("capacity", [1, 2, 5, None])
 async def test_every_row_is_the_same_whichever_way_it_was_written(
     two_urls: tuple[str, str], capacity: int | None, monkeypatch: pytest.MonkeyPatch
