@@ -13,13 +13,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql import settings
 from agno_sql.agent.agent import Agent
 from agno_sql.cli.console import Misuse, note
 from agno_sql.cli.model import chosen_model
-from agno_sql.cli.text import one_line
+from agno_sql.cli.text import one_line, safe
 from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import shown
 from agno_sql.memory.sql import SQLMemory
@@ -61,9 +61,6 @@ def serve(asked: Serving) -> None:
     """Serve until SIGTERM or Ctrl-C."""
     _check(asked)
     _log_lines()
-    # uvicorn stops in good order at SIGTERM and then raises it again, which would end the process
-    # as if by accident.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     asyncio.run(_serve(asked))
     if any(not thread.daemon for thread in threading.enumerate()[1:]):
         # A plain function of a tool can't be interrupted, and Python would wait for it. Its run
@@ -82,6 +79,11 @@ def _check(asked: Serving) -> None:
         raise Misuse(
             f"Without authentication the server is for this machine only, not for {one_line(asked.host)}: "
             "say --auth api-keys or --auth jwt, or --host 127.0.0.1."
+        )
+    if kinds == {"none"} and "*" in asked.cors_origins:
+        raise Misuse(
+            "Without authentication every page that a browser visits could read and erase "
+            "everything: name the pages in --cors-origin, not *."
         )
     if asked.target is not None and (asked.demo or asked.url or asked.instructions):
         raise Misuse(
@@ -118,6 +120,9 @@ async def _serve(asked: Serving) -> None:
             def say_ready() -> None:
                 note(told + ("; without authentication, for this machine only" if is_open else ""))
 
+            # uvicorn stops in good order at SIGTERM and then raises it again, which would end the
+            # process as if by accident. Until here it ends it, as nothing is at work.
+            signal.signal(signal.SIGTERM, lambda *_: None)
             await serve_until_stopped(app, listening, grace=asked.grace, ready=say_ready)
 
 
@@ -201,11 +206,15 @@ def _jwt(asked: Serving) -> JWTAuth:
 
 
 class _OneLine(logging.Formatter):
-    """Keeps a message on its line: no client can forge another one."""
+    """Keeps a message on its line, and errors indented: no client can forge another one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  (logging's name)
         record.message = one_line(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802  (logging's name)
+        lines = super().formatException(ei).splitlines()
+        return "\n".join(f"    {safe(line)}" for line in lines)
 
 
 def _log_lines() -> None:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 
 from agno_sql.server.problems import problem_response
 from agno_sql.server.refusals import (
@@ -58,16 +59,20 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
-        counts = not scope["path"].endswith(_HEALTH)
+        answer = _Answer(send, self._limits.send_timeout.total_seconds())
+        counts = not _asks_for_health(scope)
         self._served += counts
         try:
             await self._app(scope, await self._checked(scope, receive), answer.send)
+        except ClientDisconnect:
+            return  # what has not arrived whole is not done
         except RefusalError as error:
             # What is left of a body that was refused must not be taken for the next request.
             answer.closes = True
             await problem_response(error)(scope, receive, answer.send)
         except Exception as error:
+            if answer.is_given_up:
+                return
             if answer.has_begun:
                 raise
             await problem_response(error)(scope, receive, answer.send)
@@ -103,9 +108,11 @@ class Gate:
 class _Answer:
     """A response on its way; ``closes`` says that its connection is not used again."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, within_s: float) -> None:
         self._send = send
+        self._within_s = within_s
         self.has_begun = False
+        self.is_given_up = False
         self.closes = False
 
     async def send(self, message: Message) -> None:
@@ -116,7 +123,21 @@ class _Answer:
                 headers.setdefault(name, value)
             if self.closes:
                 headers["connection"] = "close"
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._within_s):
+                await self._send(message)
+        except TimeoutError:
+            # A client that does not read would keep its place among the requests for ever.
+            self.is_given_up = True
+            raise
+
+
+def _asks_for_health(scope: Scope) -> bool:
+    """Tell whether the request is one of those that are answered however much is at work."""
+    headers = Headers(scope=scope)
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    has_body = "content-length" in headers or "transfer-encoding" in headers
+    return scope["method"] == "GET" and path in _HEALTH and not has_body
 
 
 def _host(headers: Headers) -> str:
@@ -129,7 +150,7 @@ async def _read(receive: Receive, most: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            return bytes(body)
+            raise ClientDisconnect
         body.extend(message.get("body", b""))
         if len(body) > most:
             raise BodyTooLargeError(f"the body must have at most {most} bytes")

@@ -15,6 +15,7 @@ class Limits:
     Args:
         body_bytes: The largest body of a request; a larger one is refused before it is read.
         body_timeout: How long a body may take to arrive.
+        send_timeout: How long a client may leave a piece of its answer unread; then it is cut off.
         concurrency: How many requests are served at once, and how many runs are at work; what
             comes beyond is told to come again.
 
@@ -24,9 +25,11 @@ class Limits:
 
     body_bytes: int = 1024 * 1024
     body_timeout: timedelta = timedelta(seconds=20)
+    send_timeout: timedelta = timedelta(seconds=30)
     concurrency: int = 1000
 
     def __post_init__(self) -> None:
         at_least(1, self.body_bytes, "body_bytes")
         at_least(1, self.concurrency, "concurrency")
-        valid_duration(self.body_timeout, "body_timeout", least=timedelta(seconds=0.1))
+        for name in ("body_timeout", "send_timeout"):
+            valid_duration(getattr(self, name), name, least=timedelta(seconds=0.1))

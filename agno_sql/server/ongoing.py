@@ -28,6 +28,11 @@ class OngoingRun:
         self._ending: RunCompleted | Exception | None = None
         self._news = asyncio.Event()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is an answer or an error."""
+        return self._ending is not None
+
     def tell(self, event: RunEvent) -> None:
         """Add *event*, which is not the last one."""
         self._events.append(event)
@@ -114,7 +119,9 @@ class OngoingRuns:
         if len(self._runs) >= self._at_most:
             raise OverloadedError("too many runs are at work; try again later")
         run = self._runs[key] = OngoingRun(key, message)
-        self._tasks[key] = asyncio.create_task(self._work(run, streams=streams))
+        task = self._tasks[key] = asyncio.create_task(self._work(run, streams=streams))
+        # Not at the end of the task: one that is cancelled before it begins has no end.
+        task.add_done_callback(lambda _: self._forget(run))
         return run
 
     def cancel(self, key: RunKey) -> bool:
@@ -125,13 +132,13 @@ class OngoingRuns:
     async def _work(self, run: OngoingRun, *, streams: bool) -> None:
         try:
             run.end(RunCompleted(await self._answer(run, streams=streams)))
-        except asyncio.CancelledError:
-            run.end(RunCancelledError(f"run {run.key.run_id} was cancelled"))
-            raise
         except Exception as error:  # noqa: BLE001  (whoever follows the run gets it)
             run.end(error)
-        finally:
-            del self._runs[run.key], self._tasks[run.key]
+
+    def _forget(self, run: OngoingRun) -> None:
+        if not run.has_ended:
+            run.end(RunCancelledError(f"run {run.key.run_id} was cancelled"))
+        del self._runs[run.key], self._tasks[run.key]
 
     async def _answer(self, run: OngoingRun, *, streams: bool) -> RunOutput:
         user_id, session_id, run_id = run.key

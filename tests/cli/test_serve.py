@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -61,6 +62,7 @@ def test_without_authentication_it_says_so_and_answers_for_this_machine_only(
         (["shop", "--port", "0"], "as module:agent"),
         (["--grace", "soon", "--demo"], "soon"),
         (["--port", "70000", "--demo"], "65535"),
+        (["--cors-origin", "*", "--demo"], "name the pages"),
     ],
 )
 def test_misuse_is_told_with_exit_code_2(cli: CommandLine, arguments: list[str], told: str) -> None:
@@ -188,3 +190,25 @@ def test_tokens_are_known_by_a_secret_of_the_environment(database: str) -> None:
 def test_a_logged_line_stays_one_whatever_it_tells() -> None:
     record = logging.LogRecord("x", logging.INFO, "x", 1, "a\nforged %s", ("b\r\x1b[2J",), None)
     assert _OneLine("%(levelname)s %(message)s").format(record) == "INFO a forged b\ufffd\ufffd[2J"
+
+
+def test_the_lines_of_a_logged_error_are_no_lines_of_the_log() -> None:
+    error = RuntimeError("oops\n2026-11-25 INFO agno_sql: forged \x1b[31m")
+    about = (RuntimeError, error, None)
+    record = logging.LogRecord("x", logging.ERROR, "x", 1, "failed", (), about)
+    first, *others = _OneLine("%(levelname)s %(message)s").format(record).split("\n")
+    assert first == "ERROR failed"
+    assert others[-1] == "    2026-11-25 INFO agno_sql: forged \ufffd[31m"
+    assert all(line.startswith("    ") for line in others)
+
+
+def test_sigterm_ends_a_server_that_has_not_begun_to_serve() -> None:
+    command = [sys.executable, "-m", "agno_sql", "serve", f"{AGENTS}:never", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=CHECKOUT) as process:
+        try:
+            assert process.stderr is not None
+            assert "opening\n" in iter(process.stderr.readline, "")
+            process.terminate()
+            assert process.wait(60) == -signal.SIGTERM
+        finally:
+            process.kill()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from agno_sql import Agent, OpenAIChat, SQLMemory
+from agno_sql import Agent, InMemory, OpenAIChat, SQLMemory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,3 +41,12 @@ async def shop() -> AsyncIterator[Agent]:
 async def nobody() -> AsyncIterator[str]:
     """Open what is no agent."""
     yield "nobody"
+
+
+@asynccontextmanager
+async def never() -> AsyncIterator[Agent]:
+    """Wait for a database that never answers."""
+    sys.stderr.write("opening\n")
+    sys.stderr.flush()
+    await asyncio.Event().wait()
+    yield Agent(name="never", model=OpenAIChat("none"), memory=InMemory())

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agno_sql.errors import InvalidOptionError
+from agno_sql.errors import InvalidOptionError, RunCancelledError
+from agno_sql.runs import RunKey
 from agno_sql.server import Limits, create_app
+from agno_sql.server.ongoing import OngoingRuns
 from tests.agent.models import ScriptedModel, agent_of
 from tests.support.http import DEADLINE_S, served
 from tests.support.runner import Gate
@@ -120,12 +122,51 @@ async def test_a_body_that_comes_too_slowly_is_given_up_on(sqlite_memory: SQLMem
 async def test_a_client_that_goes_away_in_its_body_leaves_nothing(
     sqlite_memory: SQLMemory,
 ) -> None:
+    """What has arrived of it would be a request by itself."""
     model = ScriptedModel()
     async with served(agent_of(model, sqlite_memory)) as client:
         async with raw(client) as other:
-            await other.send(f"{HEAD}Content-Length: 20\r\n\r\n{{")
+            await other.send(f"{HEAD}Content-Length: 900\r\n\r\n{json.dumps(BODY)}")
         assert (await client.get("/healthz")).status_code == 200
     assert model.shown == []
+
+
+@pytest.mark.guarantee("G71")
+async def test_a_client_that_does_not_read_its_answer_keeps_no_place(
+    sqlite_memory: SQLMemory,
+) -> None:
+    agent = agent_of(ScriptedModel(then="x" * 20_000_000), sqlite_memory)
+    limits = Limits(concurrency=1, send_timeout=timedelta(seconds=0.2))
+    async with served(agent, limits=limits) as client, raw(client) as other:
+        body = json.dumps(BODY)
+        await other.send(f"{HEAD}Content-Length: {len(body)}\r\n\r\n{body}")
+        async with asyncio.timeout(DEADLINE_S):
+            while await sqlite_memory.size("alice") < 2:  # noqa: ASYNC110  (it sets no event)
+                await asyncio.sleep(0)
+            asked, told = {"user_id": "alice"}, 503
+            while told == 503:
+                told = (await client.get("/sessions", params=asked)).status_code
+        assert told == 200
+
+
+@pytest.mark.parametrize(
+    "method, path, body",
+    [("POST", "/x/healthz", "{}"), ("POST", "/healthz", "{}"), ("GET", "/healthz", "{}")],
+)
+async def test_only_a_plain_question_for_health_is_answered_beyond_the_limit(
+    sqlite_memory: SQLMemory, method: str, path: str, body: str
+) -> None:
+    gate = Gate()
+    agent = agent_of(ScriptedModel(gate.think, then="ok"), sqlite_memory)
+    async with served(agent, limits=Limits(concurrency=1)) as client:
+        first = asyncio.create_task(client.post("/chat", json=BODY))
+        async with asyncio.timeout(DEADLINE_S):
+            await gate.entered.wait()
+        kind = {"content-type": "application/json"}
+        told = await client.request(method, path, content=body, headers=kind)
+        assert (told.status_code, told.json()["code"]) == (503, "overloaded")
+        gate.opened.set()
+        assert (await first).status_code == 200
 
 
 @pytest.mark.guarantee("G71")
@@ -264,6 +305,19 @@ async def test_what_is_no_http_is_400(sqlite_memory: SQLMemory, head: str) -> No
 def test_limits_have_bounds(bad: dict[str, object]) -> None:
     with pytest.raises(InvalidOptionError):
         Limits(**bad)  # type: ignore[arg-type]
+
+
+async def test_a_run_that_is_cancelled_before_it_begins_is_forgotten(
+    sqlite_memory: SQLMemory,
+) -> None:
+    runs = OngoingRuns(agent_of(ScriptedModel(then="ok"), sqlite_memory), at_most=1)
+    key = RunKey("alice", "default", "r-1")
+    run = runs.begin(key, "hi", streams=False)
+    assert runs.cancel(key)
+    async with asyncio.timeout(DEADLINE_S):
+        with pytest.raises(RunCancelledError):
+            await run.answer()
+        assert (await runs.begin(key, "hi", streams=False).answer()).content == "ok"
 
 
 def test_an_agent_without_a_database_cannot_be_served() -> None:
