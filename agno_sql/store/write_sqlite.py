@@ -173,7 +173,7 @@ async def _store(
     return last_seqs
 
 
-def _within_transaction(
+def _within_transaction(  # pragma: no cover  (in the connection's thread nothing is measured)
     driver: Connection, rows: Iterable[tuple[Any, ...]]
 ) -> Iterable[tuple[Any, ...]]:
     # SQLite ends the transaction by itself where the disk is full, and the statements that stand

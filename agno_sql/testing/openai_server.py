@@ -153,6 +153,8 @@ class ScriptedOpenAI:
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=5,
+            # A client's idle connection must not be closed while it begins its next request.
+            timeout_keep_alive=600,
         )
         self._server = _PromptServer(config, self._stopping)
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)

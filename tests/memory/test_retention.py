@@ -112,6 +112,23 @@ async def test_each_batch_of_a_deletion_is_committed_before_the_next(
     assert sessions_left == [8, 2, 0]
 
 
+async def test_users_with_many_messages_are_deleted_few_at_a_time(
+    database_url: str, clock: FakeClock
+) -> None:
+    """So that nobody who writes meanwhile waits for long."""
+    many = [Message.user("x")] * 100
+    async with SQLMemory.open(database_url, capacity=None, clock=clock) as memory:
+        for user in range(3):
+            for _ in range(3):
+                await memory.extend(many, f"user-{user}")
+        for user in range(3, 6):
+            await say(memory, f"user-{user}")
+        clock.advance(DAY)
+        deleted: list[int] = []
+        assert await memory.delete_inactive(HOUR, progress=deleted.append) == 6
+    assert deleted == [1, 1, 4]
+
+
 def conversations_in(url: str) -> int:
     """Count as another process would, behind the back of the guard of tenancy."""
     parsed = make_url(url)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -29,9 +30,11 @@ from agno_sql.runs import Ending, Lease, NewRun, Renewal, RunKey
 from agno_sql.store.engine import open_engine
 from tests.agent.models import DEADLINE_S, ScriptedModel, agent_of, asks, call, contents, roles
 from tests.support.clock import FakeClock
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from agno_sql.errors import RunError
 
@@ -325,3 +328,29 @@ def test_durations_out_of_their_bounds_are_named(option: dict[str, Any]) -> None
     make: Callable[..., Agent] = Agent
     with pytest.raises(InvalidOptionError, match=next(iter(option))):
         make(name="a", model=ScriptedModel(), memory=InMemory(), **option)
+
+
+async def test_a_step_waits_for_a_file_that_stays_locked_longer_than_others_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its model was paid for: the batch has given up, then it waits by itself."""
+    monkeypatch.setattr("agno_sql.store.database._RETRY_FOR_S", 0.0)
+    file = tmp_path / "chat.db"
+    lease = lease_of()
+    async with SQLMemory.open(f"sqlite:///{file}") as memory:
+        assert await memory.run_log.begin(lease, new_run(), limit=None) is not None
+        with closing(sqlite3.connect(file, isolation_level=None)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            tries: list[str] = []
+
+            def seen(sql: str) -> None:
+                if sql != "BEGIN IMMEDIATE":
+                    return
+                tries.append(sql)
+                if len(tries) == 2:
+                    holder.execute("ROLLBACK")
+
+            with statements(seen):
+                answer = Message(role="assistant", content="ok", run_id="r", run_step=1)
+                stored = await memory.run_log.append(lease, answer)
+        assert stored.seq == 2
