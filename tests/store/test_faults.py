@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiosqlite
 import psycopg
 import pytest
 from sqlalchemy import make_url, text
@@ -21,7 +20,7 @@ from agno_sql.errors import (
     StoreUnavailableError,
 )
 from agno_sql.memory.sql import SQLMemory
-from agno_sql.message import Message, ToolCall
+from agno_sql.message import Message
 from agno_sql.store.database import Database
 from agno_sql.store.engine import open_engine
 
@@ -275,48 +274,6 @@ async def test_a_row_that_cannot_be_decoded_is_named_and_never_skipped(
         other.close()
         with pytest.raises(CorruptRecordError, match="message 1 of user 'alice', session 'work'"):
             await memory.get_messages("alice", session_id="work")
-
-
-async def test_a_prune_that_meets_a_row_that_cannot_be_decoded_stores_nothing(
-    database_url: str,
-) -> None:
-    """A result by itself at capacity: the call that it answers has to be looked for."""
-    called = Message.assistant("", [ToolCall("c1", "look", "{}")])
-    async with SQLMemory.open(database_url, capacity=2) as memory:
-        await memory.extend([Message.user("hi"), called], "alice")
-        broken = (
-            "UPDATE messages SET tool_calls = '[{\"id\": 1}]' WHERE user_id = 'alice' AND seq = 2"
-        )
-        engine = open_engine(database_url)
-        async with engine.begin() as conn:
-            await conn.exec_driver_sql(broken)
-        await engine.dispose()
-        with pytest.raises(CorruptRecordError, match="message 2 of user 'alice'"):
-            await memory.add(Message.tool("seen", tool_call_id="c1"), "alice")
-        assert await memory.size("alice") == 2
-
-
-async def test_a_disk_that_fails_at_commit_leaves_the_outcome_of_all_unknown_on_sqlite(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    execute = aiosqlite.Connection.execute_fetchall
-
-    async def fail(connection: aiosqlite.Connection, sql: str, *args: Any) -> Any:
-        rows = await execute(connection, sql, *args)
-        if sql == "COMMIT":
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
-        return rows
-
-    async with SQLMemory.open(sqlite_url) as memory:
-        with monkeypatch.context() as patch:
-            patch.setattr(aiosqlite.Connection, "execute_fetchall", fail)
-            adds = [memory.add(Message.user("hi"), user) for user in ("alice", "bob")]
-            outcomes = await asyncio.gather(*adds, return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError] * 2
-        assert outcomes[0] is not outcomes[1]
-        assert (await memory.add(Message.user("on"), "alice")).seq == 2
 
 
 async def test_a_pool_without_a_free_connection_is_told_as_busy(database_url: str) -> None:
