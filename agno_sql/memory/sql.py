@@ -131,6 +131,7 @@ class SQLMemory:
                 yield memory
             finally:
                 memory._database.close()
+                await memory._batches.rest()  # a connection in use would outlive its engine
         finally:
             await engine.dispose()
 

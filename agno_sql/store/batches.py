@@ -106,6 +106,11 @@ class Batches:
         picked = None if rows is None else read.picked(rows)
         return None if picked is None else [row_message(row, read.key) for row in picked]
 
+    async def rest(self) -> None:
+        """Return when nothing of this event loop is under way, or after some seconds."""
+        for together in self._here.pop(asyncio.get_running_loop(), ()):
+            await together.rest()
+
     def _together(self, way: _Way) -> _Here:
         loop = asyncio.get_running_loop()
         here = self._here.get(loop)

@@ -18,6 +18,7 @@ _Answer = TypeVar("_Answer")
 
 _SLOW_S: Final = 1.0
 _MOST_TASKS: Final = 4
+_REST_S: Final = 5.0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +69,11 @@ class Together(Generic[_Asked, _Answer]):
             if waiting.batch is not None:
                 await wait_for_end(waiting.batch)
             raise
+
+    async def rest(self) -> None:
+        """Return when no batch is under way, or after five seconds."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_REST_S)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         # Not in the context of whoever comes first: the others are not its business. And not by
