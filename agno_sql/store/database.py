@@ -145,7 +145,11 @@ class Database:
             return await work(driver)
         except BaseException as error:
             # One that stands between two answers, or in a transaction, is of no use any more.
-            if driver.in_transaction if self._is_sqlite else not isinstance(error, PostgresError):
+            if self._is_sqlite:
+                is_of_use = not (driver.in_transaction or isinstance(error, asyncio.CancelledError))
+            else:
+                is_of_use = isinstance(error, PostgresError)
+            if not is_of_use:
                 await conn.invalidate()
             raise
 

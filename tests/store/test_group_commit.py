@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from sqlalchemy import NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from agno_sql.errors import AgnoSQLError, RunLostError
@@ -266,28 +267,27 @@ class TestACancelledWrite:
 
     def test_by_an_event_loop_that_ends_leaves_nothing_torn(self, database_url: str) -> None:
         async def begin_much() -> list[Message]:
-            async with SQLMemory.open(database_url) as memory:
-                adds = [
-                    asyncio.create_task(memory.add(Message.user(str(n)), USERS[n % 5]))
-                    for n in range(400)
-                ]
-                done, _ = await asyncio.wait(adds, return_when=asyncio.FIRST_COMPLETED)
-                return [add.result() for add in done]
+            async with SQLMemory.open(database_url):
+                pass
+            memory = SQLMemory(create_async_engine(database_url, poolclass=NullPool))
+            adds = [
+                asyncio.create_task(memory.add(Message.user(str(n)), USERS[n % 5]))
+                for n in range(400)
+            ]
+            done, _ = await asyncio.wait(adds, return_when=asyncio.FIRST_COMPLETED)
+            return [add.result() for add in done]
 
-        async def look() -> None:
+        async def look() -> list[list[Message]]:
             async with SQLMemory.open(database_url) as memory:
-                stored = [message for user in USERS[:5] for message in await all_of(memory, user)]
-            assert set(acknowledged) <= set(stored)
-            assert await findings(database_url, now=FakeClock().now()) == []
-
-        async def all_of(memory: SQLMemory, user: str) -> list[Message]:
-            found = await memory.get_messages(user)
-            assert_numbered(found)
-            return found
+                return [await memory.get_messages(user) for user in USERS[:5]]
 
         acknowledged = asyncio.run(begin_much())
+        stored = asyncio.run(look())
         assert acknowledged
-        asyncio.run(look())
+        for messages in stored:
+            assert_numbered(messages)
+        assert set(acknowledged) <= {message for messages in stored for message in messages}
+        assert asyncio.run(findings(database_url, now=FakeClock().now())) == []
 
 
 def lease_of(run_id: str, user: str = "alice") -> Lease:
