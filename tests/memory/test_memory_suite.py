@@ -62,3 +62,13 @@ class TestPostgreSQL16(MemorySuite):
     @pytest.fixture
     def open_memory(self, postgres_16_url: str) -> OpenMemory:
         return opens(postgres_16_url)
+
+
+@pytest.mark.usefixtures("portable")
+class TestSQLiteThePortableWay(TestSQLite):
+    pass
+
+
+@pytest.mark.usefixtures("portable")
+class TestPostgreSQL18ThePortableWay(TestPostgreSQL18):
+    pass

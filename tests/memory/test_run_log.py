@@ -56,7 +56,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-async def memory(database_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory]:
+async def memory(way: str, database_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory]:
     async with SQLMemory.open(database_url, clock=clock) as opened:
         yield opened
 

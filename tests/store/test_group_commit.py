@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+import sqlite3
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import NullPool
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from agno_sql.errors import AgnoSQLError, RunLostError
+from agno_sql.errors import AgnoSQLError, RunLostError, StoreError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Usage
 from agno_sql.runs import Lease, NewRun, RunKey
@@ -154,8 +155,11 @@ class TestAConversationThatSomebodyHolds:
             await in_time(*adding(memory, *known).values())
             with psycopg.connect(sync_url(postgres_url)) as somebody:
                 somebody.execute(statement)
-                adds = adding(memory, "bob", "alice", "carol")
-                await in_time(adds["bob"], adds["carol"])
+                with executed() as seen:
+                    adds = adding(memory, "bob", "alice", "carol")
+                    await in_time(adds["bob"], adds["carol"])
+                if statement == LOCKED:  # it alone has to go another way
+                    assert seen.count("INSERT INTO conversations") <= 1
                 assert not adds["alice"].done()
                 # Nor those who come while it waits.
                 await in_time(*adding(memory, "bob", "dave").values())
@@ -165,20 +169,14 @@ class TestAConversationThatSomebodyHolds:
             for user in ("alice", "bob", "carol", "dave"):
                 assert_numbered(await memory.get_messages(user))
 
-    async def test_is_left_to_the_portable_way_only_as_long_as_that_lasts(
+    async def test_is_waited_for_as_its_server_says_in_what_else_the_connection_does(
         self, postgres_url: str
     ) -> None:
-        """The limit of waiting for others is gone with the statement that it was set in."""
-        async with SQLMemory.open(postgres_url) as memory:
-            with psycopg.connect(sync_url(postgres_url)) as somebody:
-                somebody.execute(BEGUN)
-                adds = adding(memory, "alice", "bob")
-                await in_time(adds["bob"])
-                somebody.rollback()
-            await in_time(adds["alice"])
-            with executed() as seen:
-                await memory.add(Message.user("again"), "alice")
-            assert seen == ["WITH given AS"]
+        engine = create_async_engine(postgres_url, pool_size=1, max_overflow=0)
+        async with without_leaks(engine, postgres_url):
+            await SQLMemory(engine).add(Message.user("hi"), "alice")
+            async with engine.connect() as conn:
+                assert await conn.scalar(text("SHOW lock_timeout")) == "0"
 
 
 class TestAWriteThatTheDatabaseRefuses:
@@ -208,6 +206,15 @@ class TestAWriteThatTheDatabaseRefuses:
         assert await memory.size("alice") == 0
         for user in fine:
             assert contents(await memory.get_messages(user)) == ["hi"]
+
+    async def test_raises_an_error_of_its_own_where_all_are_refused(
+        self, database_url: str
+    ) -> None:
+        async with SQLMemory.open(database_url) as closed:
+            pass
+        told = await asyncio.gather(*adding(closed, *USERS[:3]).values(), return_exceptions=True)
+        assert [type(error) for error in told] == [StoreError] * 3
+        assert len({id(error) for error in told}) == 3
 
     async def test_is_refused_where_it_begins_a_run_of_an_id_that_was_used(
         self, memory: SQLMemory
@@ -265,29 +272,56 @@ class TestACancelledWrite:
                     await victim
             assert contents(await memory.get_messages("bob")) == ["one", "two"]
 
-    def test_by_an_event_loop_that_ends_leaves_nothing_torn(self, database_url: str) -> None:
-        async def begin_much() -> list[Message]:
-            async with SQLMemory.open(database_url):
-                pass
-            memory = SQLMemory(create_async_engine(database_url, poolclass=NullPool))
+    async def test_whose_batch_is_cancelled_as_it_begins_leaves_no_lock_behind(
+        self, sqlite_url: str
+    ) -> None:
+        cancelled: list[str] = []
+
+        def cancel(sql: str) -> None:
+            task = asyncio.current_task()
+            if sql == "BEGIN IMMEDIATE" and task is not None and not cancelled:
+                cancelled.append(sql)  # it goes on in the connection's thread
+                task.cancel()
+
+        async with SQLMemory.open(sqlite_url) as memory, SQLMemory.open(sqlite_url) as another:
+            with closing(sqlite3.connect(str(make_url(sqlite_url).database))) as somebody:
+                somebody.execute("BEGIN IMMEDIATE")
+                with statements(cancel), pytest.raises(asyncio.CancelledError):
+                    await memory.add(Message.user("cancelled"), "alice")
+                somebody.rollback()  # the thread takes the lock, and nobody waits for it
+            assert cancelled
+            await in_time(*adding(another, "alice").values())
+            assert contents(await memory.get_messages("alice")) == ["hi"]
+
+    @pytest.mark.guarantee("G55")
+    async def test_whose_batch_is_cancelled_too_leaves_nothing_torn(
+        self, database_url: str
+    ) -> None:
+        """As at the end of asyncio.run."""
+        async with SQLMemory.open(database_url):
+            pass
+        engine = create_async_engine(database_url)
+        async with without_leaks(engine, database_url):
+            memory = SQLMemory(engine)
             adds = [
                 asyncio.create_task(memory.add(Message.user(str(n)), USERS[n % 5]))
                 for n in range(400)
             ]
             done, _ = await asyncio.wait(adds, return_when=asyncio.FIRST_COMPLETED)
-            return [add.result() for add in done]
-
-        async def look() -> list[list[Message]]:
-            async with SQLMemory.open(database_url) as memory:
-                return [await memory.get_messages(user) for user in USERS[:5]]
-
-        acknowledged = asyncio.run(begin_much())
-        stored = asyncio.run(look())
-        assert acknowledged
-        for messages in stored:
-            assert_numbered(messages)
-        assert set(acknowledged) <= {message for messages in stored for message in messages}
-        assert asyncio.run(findings(database_url, now=FakeClock().now())) == []
+            acknowledged = [add.result() for add in done]
+            # But not SQLAlchemy's own, which give connections back.
+            batches = [task for task in asyncio.all_tasks() if "Together" in repr(task.get_coro())]
+            assert batches
+            for task in [*adds, *batches]:
+                task.cancel()
+            async with asyncio.timeout(DEADLINE_S):
+                await asyncio.gather(*adds, *batches, return_exceptions=True)
+            stored = [await memory.get_messages(user) for user in USERS[:5]]
+            for messages in stored:
+                assert_numbered(messages)
+            assert set(acknowledged) <= {message for messages in stored for message in messages}
+            assert (await memory.add(Message.user("next"), "alice")).seq == 1
+        assert await findings(database_url, now=FakeClock().now()) == []
 
 
 def lease_of(run_id: str, user: str = "alice") -> Lease:

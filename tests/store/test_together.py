@@ -73,6 +73,7 @@ async def answers(tasks: list[asyncio.Task[int]]) -> list[int | BaseException]:
         return await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.guarantee("G52")
 async def test_who_asks_alone_waits_for_no_timer(work: Work) -> None:
     (task,) = asking(Together(work, most=10), 1)
     await turns(3)

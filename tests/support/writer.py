@@ -66,9 +66,14 @@ def writer(
     messages: int,
     start: Start = "opened",
     migrate: str = "None",
+    capacity: int | None = None,
+    tasks: int = 1,
 ) -> Iterator[Writer]:
-    """Start a process that adds *messages* for each of *users* users, all users at once."""
-    words = [url, name, str(users), str(messages), start, migrate]
+    """Start a process that adds *messages* for each of *users* users, all users at once.
+
+    Each user's are added by so many *tasks* at once.
+    """
+    words = [url, name, str(users), str(messages), start, migrate, str(capacity), str(tasks)]
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support.writer", *words],
         stdin=subprocess.PIPE,
@@ -86,21 +91,24 @@ def writer(
 
 async def main(words: list[str]) -> None:
     """Do what ``writer`` asks for, in the new process."""
-    url, name, users, messages, start, migrate = words
+    url, name, users, messages, start, migrate, most, tasks = words
     if start == "unopened":
         wait_for_go()
     allowed = {"None": None, "True": True, "False": False}[migrate]
-    async with SQLMemory.open(url, capacity=None, migrate=allowed) as memory:
+    capacity = None if most == "None" else int(most)
+    async with SQLMemory.open(url, capacity=capacity, migrate=allowed) as memory:
         if start == "opened":
             wait_for_go()
 
-        async def write(user: str) -> None:
-            for n in range(int(messages)):
+        async def write(user: str, first: int) -> None:
+            for n in range(first, int(messages), int(tasks)):
                 stored = await memory.add(Message.user(f"{name}.{n}"), user)
                 sys.stdout.write(f"{user} {stored.seq} {stored.content}\n")
                 sys.stdout.flush()
 
-        await asyncio.gather(*(write(f"user-{n}") for n in range(int(users))))
+        await asyncio.gather(
+            *(write(f"user-{n}", first) for n in range(int(users)) for first in range(int(tasks)))
+        )
 
 
 def wait_for_go() -> None:
