@@ -87,6 +87,15 @@ class TestWhatItCosts:
         assert seen == ["WITH given AS"] * 4
         assert [message.seq for message in stored] == [3, 4]
 
+    @pytest.mark.parametrize("new", [["x"] * 101, ["x" * 100_001]], ids=["many", "long"])
+    async def test_what_is_large_goes_by_itself(self, postgres_url: str, new: list[str]) -> None:
+        """Or all others of its batch would wait for it."""
+        async with SQLMemory.open(postgres_url, capacity=None) as memory:
+            with executed() as seen:
+                await memory.extend([Message.user(text) for text in new], "alice")
+            assert "WITH given AS" not in seen
+            assert contents(await memory.get_messages("alice")) == new
+
 
 class TestWritesOfOneConversation:
     @pytest.mark.guarantee("G54")
@@ -116,6 +125,48 @@ class TestWritesOfOneConversation:
         assert [message.seq for message in stored] == list(range(2, 10))
         assert contents(await memory.get_messages("alice"), "tool") == contents(results)
         assert commits(seen) <= 2
+
+    @pytest.mark.guarantee("G57")
+    @pytest.mark.parametrize("first", ["lost", "live"])
+    async def test_of_two_leases_are_told_apart(self, database_url: str, first: str) -> None:
+        """A process may hold both: it has taken its own run over, and the old task goes on."""
+        clock = FakeClock()
+        async with SQLMemory.open(database_url, clock=clock) as memory:
+            leases = {"lost": await begun(memory), "live": lease_of("r")}
+            clock.advance(timedelta(minutes=1))
+            assert await memory.run_log.resume(leases["live"], limit=None) is not None
+            told = await asyncio.gather(
+                *(
+                    memory.run_log.append(
+                        leases[which],
+                        Message(role="assistant", content=which, run_id="r", run_step=1),
+                    )
+                    for which in sorted(leases, key=lambda which: which != first)
+                ),
+                return_exceptions=True,
+            )
+            assert [type(one) for one in told if isinstance(one, Exception)] == [RunLostError]
+            assert contents(await memory.get_messages("alice")) == ["go", "live"]
+
+    async def test_take_a_lease_from_the_time_when_they_are_stored(self, database_url: str) -> None:
+        """Not from when it was asked for: it would be shorter by as long as that had to wait."""
+        clock = FakeClock()
+        async with SQLMemory.open(database_url):
+            pass
+        engine = create_async_engine(database_url, pool_size=1, max_overflow=0)
+        async with without_leaks(engine, database_url):
+            memory = SQLMemory(engine, clock=clock)
+            async with engine.connect():
+                beginning = asyncio.create_task(begun(memory))
+                await asyncio.sleep(0)  # it asks
+                await asyncio.sleep(0)  # and its batch waits for a connection
+                clock.advance(timedelta(seconds=10))
+            async with asyncio.timeout(DEADLINE_S):
+                await beginning
+            clock.advance(timedelta(seconds=14))
+            assert not await memory.run_log.is_free("alice", "default")
+            clock.advance(timedelta(seconds=1))
+            assert await memory.run_log.is_free("alice", "default")
 
     async def test_of_different_kinds_are_each_done_once(self, memory: SQLMemory) -> None:
         """The run's step and its answer, plain messages, and a run that has to wait for it."""
