@@ -132,12 +132,14 @@ class Batches:
     async def _store(
         self, way: _Way, take: Callable[[], list[Write]]
     ) -> Sequence[_Stored | BaseException | None]:
+        groups: list[Group] = []
         at = self._clock.now()
 
         def begin() -> tuple[Sequence[Group], datetime]:
-            nonlocal at
+            nonlocal groups, at
             at = self._clock.now()  # a lease must not run while its batch was waiting
-            return grouped(take()), at
+            groups = grouped(take())
+            return groups, at
 
         try:
             last_seqs = await self._database.direct(
@@ -147,12 +149,10 @@ class Batches:
             last_seqs = {}  # whoever's messages can't be stored is told so by itself
         except AgnoSQLError as error:
             return [_same(error) for _ in take()]
-        writes = take()
-        answers: list[_Stored | None] = [None] * len(writes)
-        for place, group in enumerate(grouped(writes)):
-            if place in last_seqs:
-                for index, last_seq in group.last_seqs(last_seqs[place]):
-                    answers[index] = _Stored(last_seq, at)
+        answers: list[_Stored | None] = [None] * len(take())
+        for place, last_seq in last_seqs.items():
+            for index, last in groups[place].last_seqs(last_seq):
+                answers[index] = _Stored(last, at)
         return answers
 
     async def _read(

@@ -29,6 +29,7 @@ from agno_sql.store.faults import (
     classify,
     code_of,
     surely_rolled_back,
+    unknown_commit,
 )
 from agno_sql.store.schema import check_schema
 from agno_sql.store.url import shown_url
@@ -248,10 +249,7 @@ class Database:
         except DRIVER_ERRORS as error:
             if surely_rolled_back(error):
                 raise
-            raise OutcomeUnknownError(
-                f"the database failed while committing ({code_of(error)}): read what is stored "
-                "before you try again"
-            ) from error
+            raise unknown_commit(error) from error
 
     async def _explained(self, error: DriverError, fault: Fault) -> StoreError:
         where, code = shown_url(self._engine.url), code_of(error)

@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from agno_sql.errors import OutcomeUnknownError
+
 
 class Fault(Enum):
     """How a database call failed, by what may be done next."""
@@ -105,6 +107,14 @@ def surely_rolled_back(error: DriverError) -> bool:
     sqlstate = getattr(cause, "sqlstate", None) or ""
     # Aborted as a whole, or a constraint that is checked last.
     return sqlstate in ("40001", "40P01") or sqlstate.startswith("23")
+
+
+def unknown_commit(error: DriverError) -> OutcomeUnknownError:
+    """Return what is told where *error* leaves unknown whether a commit has happened."""
+    return OutcomeUnknownError(
+        f"the database failed while committing ({code_of(error)}): read what is stored before you "
+        "try again"
+    )
 
 
 def code_of(error: DriverError) -> str:

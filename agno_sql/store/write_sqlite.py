@@ -15,8 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from agno_sql.errors import OutcomeUnknownError
-from agno_sql.store.faults import code_of, surely_rolled_back
+from agno_sql.store.faults import surely_rolled_back, unknown_commit
 from agno_sql.store.rows import message_row
 from agno_sql.store.text import encode
 from agno_sql.store.types import sqlite_time
@@ -154,9 +153,8 @@ async def _store(
     last_seqs = {}
     for place, group in enumerate(groups):
         before = found.get(place, _Conversation())
-        may_begin = place in found or group.first.kind in ("append", "begin")
         kept = before.kept_from(group, capacity)
-        if may_begin and kept is not None and before.lets(group.first):
+        if kept is not None and before.lets(group.first):
             last_seqs[place] = changes.add(group, before, kept)
     # One after another in the connection's thread, without a way back here between them.
     done = await asyncio.gather(
@@ -256,7 +254,4 @@ async def _commit(driver: Connection) -> None:
     except sqlite3.Error as error:
         if surely_rolled_back(error):
             raise
-        raise OutcomeUnknownError(
-            f"the database failed while committing ({code_of(error)}): read what is stored before "
-            "you try again"
-        ) from error
+        raise unknown_commit(error) from error

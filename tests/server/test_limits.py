@@ -19,7 +19,7 @@ from tests.support.http import DEADLINE_S, served
 from tests.support.runner import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     import httpx
 
@@ -56,6 +56,26 @@ async def raw(client: httpx.AsyncClient) -> AsyncIterator[Raw]:
         yield Raw(reader, writer)
     finally:
         writer.close()
+
+
+@asynccontextmanager
+async def full_server(
+    memory: SQLMemory,
+) -> AsyncIterator[tuple[httpx.AsyncClient, Callable[[], Awaitable[None]]]]:
+    """Serve one request at once, and that one is at work; yields what lets it go on to its end."""
+    gate = Gate()
+    agent = agent_of(ScriptedModel(gate.think, then="ok"), memory)
+    async with served(agent, limits=Limits(concurrency=1)) as client:
+        first = asyncio.create_task(client.post("/chat", json=BODY))
+
+        async def go_on() -> None:
+            gate.opened.set()
+            assert (await first).status_code == 200
+
+        async with asyncio.timeout(DEADLINE_S):
+            await gate.entered.wait()
+        yield client, go_on
+        await go_on()
 
 
 class TestABodyThatIsTooLarge:
@@ -156,36 +176,23 @@ async def test_a_client_that_does_not_read_its_answer_keeps_no_place(
 async def test_only_a_plain_question_for_health_is_answered_beyond_the_limit(
     sqlite_memory: SQLMemory, method: str, path: str, body: str
 ) -> None:
-    gate = Gate()
-    agent = agent_of(ScriptedModel(gate.think, then="ok"), sqlite_memory)
-    async with served(agent, limits=Limits(concurrency=1)) as client:
-        first = asyncio.create_task(client.post("/chat", json=BODY))
-        async with asyncio.timeout(DEADLINE_S):
-            await gate.entered.wait()
+    async with full_server(sqlite_memory) as (client, _):
         kind = {"content-type": "application/json"}
         told = await client.request(method, path, content=body, headers=kind)
         assert (told.status_code, told.json()["code"]) == (503, "overloaded")
-        gate.opened.set()
-        assert (await first).status_code == 200
 
 
 @pytest.mark.guarantee("G71")
 async def test_what_comes_beyond_the_limit_is_503_and_health_is_told(
     sqlite_memory: SQLMemory,
 ) -> None:
-    gate = Gate()
-    agent = agent_of(ScriptedModel(gate.think, then="ok"), sqlite_memory)
-    async with served(agent, limits=Limits(concurrency=1)) as client:
-        first = asyncio.create_task(client.post("/chat", json=BODY))
-        async with asyncio.timeout(DEADLINE_S):
-            await gate.entered.wait()
+    async with full_server(sqlite_memory) as (client, go_on):
         told = await client.post("/chat", json=BODY)
         assert (told.status_code, told.json()["code"]) == (503, "overloaded")
         assert told.headers["retry-after"] == "1"
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 200
-        gate.opened.set()
-        assert (await first).status_code == 200
+        await go_on()
         assert (await client.post("/chat", json=BODY)).status_code == 200
 
 
