@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -11,7 +11,7 @@ from agno_sql.errors import InvalidMessageError
 from agno_sql.ids import shown, valid_run_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: Final[frozenset[str]] = frozenset(get_args(Role))
@@ -153,6 +153,69 @@ class Message:
     def tool(cls, content: str, *, tool_call_id: str, name: str | None = None) -> Message:
         """Return the result of the tool call *tool_call_id*; *name* is the tool's."""
         return cls(role="tool", content=content, tool_call_id=tool_call_id, name=name)
+
+
+(
+    _put_role,
+    _put_content,
+    _put_name,
+    _put_tool_calls,
+    _put_tool_call_id,
+    _put_run_id,
+    _put_run_step,
+    _put_usage,
+    _put_seq,
+    _put_created_at,
+) = (vars(Message)[field.name].__set__ for field in fields(Message))
+
+
+def unchecked_message(  # noqa: PLR0913, PLR0917  (a message's fields)
+    role: Role,
+    content: str,
+    name: str | None,
+    tool_calls: tuple[ToolCall, ...],
+    tool_call_id: str | None,
+    run_id: str | None,
+    run_step: int | None,
+    usage: Usage | None,
+    seq: int,
+    created_at: datetime,
+) -> Message:
+    """Return the message of these fields, which the caller has checked.
+
+    The constructor takes three times as long, and was a fifth of what reading a conversation costs.
+    """
+    message = object.__new__(Message)
+    _put_role(message, role)
+    _put_content(message, content)
+    _put_name(message, name)
+    _put_tool_calls(message, tool_calls)
+    _put_tool_call_id(message, tool_call_id)
+    _put_run_id(message, run_id)
+    _put_run_step(message, run_step)
+    _put_usage(message, usage)
+    _put_seq(message, seq)
+    _put_created_at(message, created_at)
+    return message
+
+
+def numbered(new: Sequence[Message], *, last_seq: int, at: datetime) -> list[Message]:
+    """Return *new* with the numbers that end with *last_seq*, made *at* unless they say when."""
+    return [
+        unchecked_message(
+            m.role,
+            m.content,
+            m.name,
+            m.tool_calls,
+            m.tool_call_id,
+            m.run_id,
+            m.run_step,
+            m.usage,
+            seq,
+            m.created_at or at,
+        )
+        for seq, m in enumerate(new, start=last_seq - len(new) + 1)
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agno_sql.clock import SystemClock
 from agno_sql.exchange import newest_exchange
 from agno_sql.ids import DEFAULT_SESSION, conversation_key
 from agno_sql.memory.limits import at_least, valid_capacity
-from agno_sql.message import checked_messages
+from agno_sql.message import checked_messages, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -60,12 +60,8 @@ class InMemory:
         if not new:
             return []
         conversation = self._conversations.setdefault(key, _Conversation())
-        at = self._clock.now()
-        stored = [
-            replace(message, seq=seq, created_at=message.created_at or at)
-            for seq, message in enumerate(new, start=conversation.last_seq + 1)
-        ]
-        conversation.last_seq += len(stored)
+        conversation.last_seq += len(new)
+        stored = numbered(new, last_seq=conversation.last_seq, at=self._clock.now())
         conversation.messages += stored
         if self._capacity is not None:
             conversation.messages = _pruned(conversation.messages, self._capacity)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Table, case, insert
 from sqlalchemy.dialects import postgresql, sqlite
 
+from agno_sql.message import numbered
 from agno_sql.store.prune import COUNTERS, prune
-from agno_sql.store.rows import message_row
+from agno_sql.store.rows import MESSAGE_COLUMNS, message_row
 from agno_sql.store.tables import conversations, messages
 
 if TYPE_CHECKING:
@@ -56,19 +56,15 @@ async def insert_numbered(
     await conn.execute(
         insert(messages),
         [
-            {"user_id": user_id, "session_id": session_id, "seq": m.seq, **message_row(m, at)}
+            {
+                "user_id": user_id,
+                "session_id": session_id,
+                **dict(zip(MESSAGE_COLUMNS, (m.seq, *message_row(m, at)), strict=True)),
+            }
             for m in stored
         ],
     )
     return stored
-
-
-def numbered(new: Sequence[Message], *, last_seq: int, at: datetime) -> list[Message]:
-    """Return *new* with the numbers that end with *last_seq*."""
-    return [
-        replace(message, seq=seq, created_at=message.created_at or at)
-        for seq, message in enumerate(new, start=last_seq - len(new) + 1)
-    ]
 
 
 def new_conversation(key: tuple[str, str], count: int, at: datetime) -> dict[str, Any]:

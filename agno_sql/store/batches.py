@@ -9,8 +9,8 @@ from weakref import WeakKeyDictionary
 
 from agno_sql.errors import AgnoSQLError
 from agno_sql.exchange import newest_exchange
+from agno_sql.message import numbered
 from agno_sql.store import read_together, write_postgresql, write_sqlite
-from agno_sql.store.append import numbered
 from agno_sql.store.faults import DRIVER_ERRORS
 from agno_sql.store.rows import row_message
 from agno_sql.store.together import Together

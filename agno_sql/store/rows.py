@@ -8,33 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
-from agno_sql.message import Message, ToolCall, Usage
+from agno_sql.message import Message, ToolCall, Usage, unchecked_message
 from agno_sql.store.text import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Row
-
-
-def message_row(message: Message, at: datetime) -> dict[str, Any]:
-    """Return the columns of *message* but its key and seq; it was made *at* unless it says when."""
-    return {
-        "role": message.role,
-        "content": encode(message.content),
-        "created_at": message.created_at or at,
-        "name": None if message.name is None else encode(message.name),
-        "tool_call_id": None if message.tool_call_id is None else encode(message.tool_call_id),
-        "tool_calls": [
-            {"id": encode(call.id), "name": encode(call.name), "arguments": encode(call.arguments)}
-            for call in message.tool_calls
-        ]
-        or None,
-        "run_id": message.run_id,
-        "run_step": message.run_step,
-        "input_tokens": message.usage and message.usage.input_tokens,
-        "output_tokens": message.usage and message.usage.output_tokens,
-    }
 
 
 # What row_message takes, in this order.
@@ -51,6 +31,33 @@ MESSAGE_COLUMNS: Final = (
     "input_tokens",
     "output_tokens",
 )
+# Whose messages have no tool call id, and no tool calls as a rule.
+_SPEAKERS: Final = frozenset({"system", "user", "assistant"})
+
+
+def message_row(
+    message: Message, at: datetime, as_json: Callable[[Any], Any] = list
+) -> tuple[Any, ...]:
+    """Return the columns of *message* behind its seq; it was made *at* unless it says when.
+
+    *as_json* turns tool calls into what the column takes.
+    """
+    calls = [
+        {"id": encode(call.id), "name": encode(call.name), "arguments": encode(call.arguments)}
+        for call in message.tool_calls
+    ]
+    return (
+        message.role,
+        encode(message.content),
+        message.created_at or at,
+        None if message.name is None else encode(message.name),
+        None if message.tool_call_id is None else encode(message.tool_call_id),
+        as_json(calls) if calls else None,
+        message.run_id,
+        message.run_step,
+        message.usage and message.usage.input_tokens,
+        message.usage and message.usage.output_tokens,
+    )
 
 
 def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
@@ -61,16 +68,20 @@ def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
     """
     seq, role, content, at, name, call_id, calls, run_id, run_step, tokens_in, tokens_out = row
     try:
+        text, made = decode(content), _aware(at)
+        usage = None if tokens_in is None else Usage(tokens_in, tokens_out)
+        if name is call_id is calls is None and role in _SPEAKERS and _is_sound(run_id, run_step):
+            return unchecked_message(role, text, None, (), None, run_id, run_step, usage, seq, made)
         return Message(
             role=role,
-            content=decode(content),
-            created_at=_aware(at),
+            content=text,
+            created_at=made,
             name=None if name is None else decode(name),
             tool_call_id=None if call_id is None else decode(call_id),
             tool_calls=() if calls is None else _tool_calls(calls),
             run_id=run_id,
             run_step=run_step,
-            usage=None if tokens_in is None else Usage(tokens_in, tokens_out),
+            usage=usage,
             seq=seq,
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -89,6 +100,12 @@ def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[To
         raise _corrupt(row.seq, key, error) from error
 
 
+def _is_sound(run_id: object, run_step: object) -> bool:
+    if run_id is None:
+        return run_step is None
+    return type(run_id) is str and type(run_step) is int and run_step >= 0
+
+
 def _corrupt(seq: int, key: tuple[str, str], error: Exception) -> CorruptRecordError:
     user_id, session_id = key
     return CorruptRecordError(
@@ -99,9 +116,8 @@ def _corrupt(seq: int, key: tuple[str, str], error: Exception) -> CorruptRecordE
 
 def _aware(stored: datetime | str) -> datetime:
     if isinstance(stored, str):
-        stored = datetime.fromisoformat(stored)
-    # SQLite stores UTC without saying so; asyncpg returns infinity, which the first and the last
-    # datetime become, without a zone.
+        return datetime.fromisoformat(f"{stored}+00:00")  # SQLite stores UTC without saying so
+    # asyncpg returns infinity, which the first and the last datetime become, without a zone.
     return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 

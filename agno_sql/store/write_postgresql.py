@@ -214,7 +214,7 @@ def _given_row(place: int, group: Group, at: datetime) -> tuple[Any, ...]:
 
 def _message_rows(place: int, group: Group, at: datetime) -> list[tuple[Any, ...]]:
     newest = len(group.messages) - 1
-    rows = [message_row(message, at) for message in group.messages]
-    for row in rows:
-        row["tool_calls"] = row["tool_calls"] and json.dumps(row["tool_calls"])
-    return [(place, newest - index, *row.values()) for index, row in enumerate(rows)]
+    return [
+        (place, newest - index, *message_row(message, at, json.dumps))
+        for index, message in enumerate(group.messages)
+    ]

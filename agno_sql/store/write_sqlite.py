@@ -203,10 +203,9 @@ class _Changes:
         run = self._run_after(group.first, before)
         self._conversations.append((*key, kept, last_seq, count, *run, self._now, self._now))
         for seq, message in enumerate(group.messages, start=before.last_seq + 1):
-            row = message_row(message, self._at)
-            row["created_at"] = sqlite_time(row["created_at"])
-            row["tool_calls"] = row["tool_calls"] and json.dumps(row["tool_calls"])
-            self._messages.append((*key, seq, *row.values()))
+            role, text, at, *others = message_row(message, self._at, json.dumps)
+            made = self._now if at is self._at else sqlite_time(at)
+            self._messages.append((*key, seq, role, text, made, *others))
         self._add_run(group.first, last_seq)
         if kept > before.first_seq:
             self._pruned.append((*key, before.first_seq, kept))
