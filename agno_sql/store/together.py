@@ -29,7 +29,7 @@ class _Waiting(Generic[_Asked, _Answer]):
 
 
 class Together(Generic[_Asked, _Answer]):
-    """Does what the tasks of one event loop ask for, in batches.
+    """Does what the tasks of the event loop that it is made in ask for, in batches.
 
     Whatever is asked while a batch is under way goes together in the next one, at most *most* at
     once. Nobody waits for a timer: who asks alone is served at once. A batch that takes longer than
@@ -46,6 +46,7 @@ class Together(Generic[_Asked, _Answer]):
         *,
         most: int,
     ) -> None:
+        self._loop: Final = asyncio.get_running_loop()  # to ask for it again is a system call
         self._work = work
         self._most = most
         self._queue: deque[_Waiting[_Asked, _Answer]] = deque()
@@ -58,11 +59,10 @@ class Together(Generic[_Asked, _Answer]):
         Cancelled before its batch has begun, it is not done at all; later, the cancellation is
         raised when the batch has ended, or after five seconds.
         """
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting[_Asked, _Answer](asked, loop.create_future())
+        waiting = _Waiting[_Asked, _Answer](asked, self._loop.create_future())
         self._queue.append(waiting)
         if self._current is None or self._current.done():
-            self._start(loop)
+            self._start()
         try:
             return await waiting.answer
         except asyncio.CancelledError:
@@ -75,18 +75,18 @@ class Together(Generic[_Asked, _Answer]):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_REST_S)
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _start(self) -> None:
         # Not in the context of whoever comes first: the others are not its business. And not by
         # the loop's task factory: an eager one would begin before it is the current one.
-        self._current = asyncio.Task(self._run(loop), loop=loop, context=Context())
+        self._current = asyncio.Task(self._run(), loop=self._loop, context=Context())
         self._tasks.add(self._current)
         self._current.add_done_callback(self._tasks.discard)
 
-    async def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _run(self) -> None:
         own = asyncio.current_task()
         try:
             while self._current is own and any(not one.answer.done() for one in self._queue):
-                slow = loop.call_later(_SLOW_S, self._go_on_without, own, loop)
+                slow = self._loop.call_later(_SLOW_S, self._go_on_without, own)
                 try:
                     await self._answer_next()
                 finally:
@@ -98,14 +98,12 @@ class Together(Generic[_Asked, _Answer]):
                     waiting.answer.cancel()
                 self._queue.clear()
 
-    def _go_on_without(
-        self, slow: asyncio.Task[None] | None, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def _go_on_without(self, slow: asyncio.Task[None] | None) -> None:
         if self._current is slow and len(self._tasks) < _MOST_TASKS:
-            self._start(loop)
+            self._start()
 
     async def _answer_next(self) -> None:
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[None] = self._loop.create_future()
         batch: list[_Waiting[_Asked, _Answer]] | None = None
 
         def take() -> list[_Asked]:

@@ -175,9 +175,9 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
     if driver.is_closed():
         raise ConnectionResetError("the server closed this connection")
     groups, at = begin()
-    given = columns([_given_row(place, group, at) for place, group in enumerate(groups)], 13)
+    given = columns(_given_row(place, group, at) for place, group in enumerate(groups))
     new = columns(
-        [row for place, group in enumerate(groups) for row in _message_rows(place, group, at)], 12
+        row for place, group in enumerate(groups) for row in _message_rows(place, group, at)
     )
     try:
         rows = await driver.fetch(_STORE, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)

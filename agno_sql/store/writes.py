@@ -80,6 +80,11 @@ def grouped(writes: Sequence[Write]) -> list[Group]:
     return list(groups.values())
 
 
-def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Return *rows*, each of *width* values, as columns."""
-    return [[row[index] for row in rows] for index in range(width)]
+def columns(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    """Return *rows*, of which there is one at least, as the columns that unnest takes.
+
+    A column of nothing but ``None`` is empty, as unnest fills it up: drivers look at each value.
+    """
+    return [
+        () if column.count(None) == len(column) else column for column in zip(*rows, strict=True)
+    ]
