@@ -25,7 +25,7 @@ class Rows:
     users: int
     turns: int
     by_sql: bool = False
-    seconds: float = 60.0
+    seconds: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Variant:
     processes: int = 1
     capacity: int | None = None
     rows: Rows | None = None
-    most_seconds: float = 30.0
+    most_seconds: float = 10.0
     repetitions: int | None = None
 
     @property
@@ -147,7 +147,7 @@ def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
             for size, rows in SIZES.items()
             if size in sizes
         ),
-        _is_ours if quick else _is_ours_or_group,
+        _is_ours,
     )
 
 
