@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from agno_sql.server.lifecycle import Lifecycle
 
 _SLOW_CLIENTS_S: Final = 20
+# Longer than nginx and the load balancers of clouds keep an idle connection, which is 60 s: who
+# sends the requests has to close first. Else one is sent just as its connection is closed, and is
+# lost without an answer.
+_KEEP_ALIVE_S: Final = 75
 _BACKLOG: Final = 2048
 
 
@@ -58,6 +62,7 @@ async def serve(
         server_header=False,
         access_log=False,
         log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         # Runs end by themselves; this cuts off clients that do not read their answers.
         timeout_graceful_shutdown=int(grace.total_seconds()) + _SLOW_CLIENTS_S,
     )
