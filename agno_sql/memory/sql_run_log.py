@@ -42,6 +42,8 @@ class SQLRunLog:
 
     async def find(self, key: RunKey) -> StoredRun | None:
         """See RunLog.find."""
+        if await self._batches.find(key) is False:
+            return None
         return await self._database.read(lambda conn: run_rows.find(conn, key))
 
     async def begin(self, lease: Lease, new: NewRun, *, limit: int | None) -> BegunRun | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from agno_sql.errors import AgnoSQLError
 from agno_sql.exchange import newest_exchange
 from agno_sql.message import numbered
-from agno_sql.store import read_together, write_postgresql, write_sqlite
+from agno_sql.store import find_together, read_together, write_postgresql, write_sqlite
 from agno_sql.store.faults import DRIVER_ERRORS
 from agno_sql.store.rows import row_message
 from agno_sql.store.together import Together
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
     from agno_sql.clock import Clock
     from agno_sql.message import Message
+    from agno_sql.runs import RunKey
     from agno_sql.store.database import Database
     from agno_sql.store.read_together import Read
     from agno_sql.store.writes import Begin, Group, Write
+
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 _MOST_AT_ONCE: Final = 256
 # Larger ones would hold up the others of their batch: they go by themselves.
@@ -47,11 +51,14 @@ class _Store(Protocol):
 class _Way(NamedTuple):
     store: _Store
     read: Callable[[Any, Sequence[Read]], Awaitable[_Rows]]
+    find: Callable[[Any, Sequence[RunKey]], Awaitable[list[bool]]]
 
 
 _WAYS: Final = {
-    "asyncpg": _Way(write_postgresql.store, read_together.read_postgresql),
-    "aiosqlite": _Way(write_sqlite.store, read_together.read_sqlite),
+    "asyncpg": _Way(
+        write_postgresql.store, read_together.read_postgresql, find_together.find_postgresql
+    ),
+    "aiosqlite": _Way(write_sqlite.store, read_together.read_sqlite, find_together.find_sqlite),
 }
 
 
@@ -65,6 +72,7 @@ class _Here(NamedTuple):
 
     writes: Together[Write, _Stored | None]
     reads: Together[Read, list[Sequence[Any]] | None]
+    finds: Together[RunKey, bool | None]
 
 
 class Batches:
@@ -106,6 +114,10 @@ class Batches:
         picked = None if rows is None else read.picked(rows)
         return None if picked is None else [row_message(row, read.key) for row in picked]
 
+    async def find(self, key: RunKey) -> bool | None:
+        """Return whether the run is stored."""
+        return await self._together(self._way).finds.ask(key) if self._way else None
+
     async def rest(self) -> None:
         """Return when nothing of this event loop is under way, or after some seconds."""
         for together in self._here.pop(asyncio.get_running_loop(), ()):
@@ -117,7 +129,8 @@ class Batches:
         if here is None:
             here = self._here[loop] = _Here(
                 Together(partial(self._store, way), most=_MOST_AT_ONCE),
-                Together(partial(self._read, way), most=_MOST_AT_ONCE),
+                Together(partial(self._read, way.read), most=_MOST_AT_ONCE),
+                Together(partial(self._read, way.find), most=_MOST_AT_ONCE),
             )
         return here
 
@@ -156,10 +169,12 @@ class Batches:
         return answers
 
     async def _read(
-        self, way: _Way, take: Callable[[], list[Read]]
-    ) -> Sequence[list[Sequence[Any]] | BaseException | None]:
+        self,
+        read: Callable[[Any, Sequence[_Asked]], Awaitable[list[_Answer]]],
+        take: Callable[[], list[_Asked]],
+    ) -> Sequence[_Answer | BaseException | None]:
         try:
-            return await self._database.direct(lambda driver: way.read(driver, take()))
+            return await self._database.direct(lambda driver: read(driver, take()))
         except _REFUSED:
             return [None] * len(take())
         except AgnoSQLError as error:

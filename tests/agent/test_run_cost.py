@@ -26,9 +26,9 @@ def seen() -> Iterator[list[str]]:
 def plain_turn(database_url: str, *, named: bool) -> list[str]:
     """Return how the statements of a run begin that calls no tool."""
     if "sqlite" in database_url:
-        find = ["SELECT runs.user_id, runs.session_id,"] if named else []
+        find = ["SELECT wanted.key FROM"] if named else []
         return [*find, *BEGUN, READ, *COMPLETED]
-    find = ["SELECT runs.user_id, runs.session_id,"] if named else []
+    find = ["SELECT wanted.place FROM"] if named else []
     return [*find, "WITH given AS", "SELECT wanted.place, m.seq,", "WITH given AS"]
 
 

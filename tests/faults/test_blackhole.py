@@ -38,7 +38,7 @@ IN_TIME_S: Final = ANSWER_WITHIN_S + GIVEN_UP_S + SLACK_S
 
 @pytest.fixture
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("database", "read_together", "write_postgresql"):
+    for module in ("database", "find_together", "read_together", "write_postgresql"):
         monkeypatch.setattr(f"agno_sql.store.{module}.ANSWER_WITHIN_S", ANSWER_WITHIN_S)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +10,7 @@ import pytest
 
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Usage
+from agno_sql.runs import RunKey
 from tests.store.plans import Executed, executed, fill, nodes_of, postgresql_plans, sqlite_plan
 from tests.store.test_group_commit import lease_of, new_run
 from tests.support.clock import FakeClock
@@ -102,6 +104,24 @@ async def test_a_turn_finds_its_messages_by_their_keys(
         assert len(hot) >= 6
         for statement in hot:
             await plans.require_keys(statement)
+
+
+@pytest.mark.guarantee("G59")
+async def test_runs_are_found_by_their_keys(plans: Plans) -> None:
+    keys = [RunKey(user, "default", "run-77") for user in ("heavy", "light-77", "light-78")]
+    with executed(plans.monkeypatch) as seen:
+        found = await asyncio.gather(*map(plans.memory.run_log.find, keys))
+    assert [run is not None for run in found] == [True, True, False]
+    shared = seen[0]
+    assert "wanted" in shared.sql
+    if "sqlite" in plans.url:
+        (line,) = (line for line in sqlite_plan(plans.url, shared) if "wanted" not in line)
+        assert "(user_id=? AND session_id=? AND run_id=?)" in line
+        return
+    for plan in await postgresql_plans(plans.url, shared):
+        (of_runs,) = (node for node in nodes_of(plan) if node.get("Relation Name") == "runs")
+        assert of_runs["Index Name"] == "pk_runs"
+        assert "run_id" in of_runs["Index Cond"]
 
 
 @pytest.mark.guarantee("G59")

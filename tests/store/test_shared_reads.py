@@ -13,6 +13,7 @@ from agno_sql.errors import CorruptRecordError
 from agno_sql.memory.in_memory import InMemory
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, ToolCall, Usage
+from agno_sql.runs import RunKey
 from tests.agent.models import DEADLINE_S, contents
 from tests.faults.checks import without_leaks
 from tests.store.examined import plant
@@ -81,6 +82,23 @@ async def test_a_run_is_shown_all_system_messages_and_the_newest_others(memory: 
         assert list(begun.history) == sorted([*system, *newest], key=by_seq)
         answer = Message(role="assistant", content="hi", run_id=f"r-{limit}", run_step=1)
         await memory.run_log.complete(lease, answer, usage=Usage(1, 1))
+
+
+@pytest.mark.guarantee("G58")
+async def test_each_run_is_found_by_its_own_key_in_few_queries(memory: SQLMemory) -> None:
+    for user in USERS:
+        begun = await memory.run_log.begin(lease_of("r-1", user), new_run("r-1"), limit=0)
+        assert begun is not None
+    sessions, names = ("default", "other"), ("r-1", "r-2", "'")
+    keys = [RunKey(*key) for key in product([*USERS, "mallory"], sessions, names)]
+    with executed() as seen:
+        found = await asyncio.gather(*map(memory.run_log.find, keys))
+    for key, run in zip(keys, found, strict=True):
+        assert (run is not None) == (key in [(user, "default", "r-1") for user in USERS])
+        assert run is None or (run.record.user_id, len(run.messages)) == (key.user_id, 1)
+    shared = [sql for sql in seen if sql in ("SELECT wanted.key FROM", "SELECT wanted.place FROM")]
+    assert 1 <= len(shared) <= 2
+    assert len(seen) == len(shared) + 2 * len(USERS)
 
 
 def by_seq(message: Message) -> int:
