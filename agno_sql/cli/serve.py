@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import os
@@ -123,6 +124,10 @@ async def _serve(asked: Serving) -> None:
             # uvicorn stops in good order at SIGTERM and then raises it again, which would end the
             # process as if by accident. Until here it ends it, as nothing is at work.
             signal.signal(signal.SIGTERM, lambda *_: None)
+            # What is loaded by now stays. To look through it again and again for garbage would be
+            # a sixth of a turn's CPU.
+            gc.collect()
+            gc.freeze()
             await serve_until_stopped(app, listening, grace=asked.grace, ready=say_ready)
 
 
