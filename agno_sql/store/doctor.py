@@ -240,7 +240,7 @@ async def _of_messages(database: Database) -> AsyncIterator[Finding]:
                 told = "the conversation of this message, and of all others there, has no row"
                 yield _at(row, "orphan", told, seq=row.seq)
         try:
-            _note(calls, row_message(row[2:-1], key))
+            _note(calls, row_message(row[1:-1], key))
         except CorruptRecordError as error:
             yield _at(row, "undecodable", str(error), seq=row.seq)
     async for finding in _torn(database, conversation, calls):

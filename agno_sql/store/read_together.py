@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.store.database import ANSWER_WITHIN_S
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 _ENDLESS: Final = 2**62
+_SEQ: Final = itemgetter(1)
 _MESSAGE: Final = ", ".join(f"m.{column}" for column in MESSAGE_COLUMNS)
 
 # Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
@@ -91,12 +93,12 @@ class Read:
 
     def picked(self, rows: list[Sequence[Any]]) -> list[Sequence[Any]] | None:
         """Return what of *rows* was asked for, oldest first; ``None`` if it may not be all."""
-        rows.sort(key=_seq)
+        rows.sort(key=_SEQ)
         newest = rows[max(0, len(rows) - self.most) :]
         if not self.all_system:
             return newest
         # System messages took the place of others, of which there may be more.
-        is_whole = len(rows) < self.most or all(row[1] != "system" for row in newest)
+        is_whole = len(rows) < self.most or all(row[2] != "system" for row in newest)
         return rows if is_whole else None
 
 
@@ -125,10 +127,5 @@ def _wanted(read: Read) -> tuple[str, str, int, int, bool]:
 def _by_place(rows: Iterable[Any], count: int) -> list[list[Sequence[Any]]]:
     by_place: list[list[Sequence[Any]]] = [[] for _ in range(count)]
     for row in rows:
-        by_place[row[0]].append(row[1:])
+        by_place[row[0]].append(row)
     return by_place
-
-
-def _seq(row: Sequence[Any]) -> int:
-    seq: int = row[0]
-    return seq

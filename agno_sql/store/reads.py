@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # Not a parameter: a plan made for any value could not use the index of system messages.
 _SYSTEM: Final[ColumnElement[str]] = literal_column("'system'")
 _ENDLESS: Final = 2**63 - 1
-_COLUMNS: Final = [as_stored(messages.c[name]) for name in MESSAGE_COLUMNS]
+_COLUMNS: Final = [
+    literal_column("0").label("place"),  # as row_message takes it
+    *(as_stored(messages.c[name]) for name in MESSAGE_COLUMNS),
+]
 
 
 async def newest_messages(
