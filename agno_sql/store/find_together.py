@@ -35,7 +35,7 @@ SELECT wanted.key FROM json_each(?) wanted CROSS JOIN runs r
 
 async def find_postgresql(driver: asyncpg.Connection[Any], keys: Sequence[RunKey]) -> list[bool]:
     """Return for each of *keys* whether its run is stored."""
-    wanted = columns((place, *key) for place, key in enumerate(keys))
+    wanted = columns(((place, *key) for place, key in enumerate(keys)), 4)
     rows = await driver.fetch(_POSTGRESQL, *wanted, timeout=ANSWER_WITHIN_S)
     return _at_places(rows, len(keys))
 

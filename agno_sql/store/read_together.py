@@ -106,7 +106,7 @@ async def read_postgresql(
     driver: asyncpg.Connection[Any], reads: Sequence[Read]
 ) -> list[list[Sequence[Any]]]:
     """Return the rows of *reads*, each as row_message takes it, in no order."""
-    wanted = columns((place, *_wanted(read)) for place, read in enumerate(reads))
+    wanted = columns(((place, *_wanted(read)) for place, read in enumerate(reads)), 6)
     rows = await driver.fetch(_POSTGRESQL, *wanted, timeout=ANSWER_WITHIN_S)
     return _by_place(rows, len(reads))
 

@@ -11,6 +11,7 @@ is about to begin can't be told from none, and would be waited for: soon, all of
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncpg import InterfaceError, PostgresError
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from agno_sql.store.writes import Begin, Group
 
 # Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
-_STORE: Final = """
-WITH given AS MATERIALIZED (
+_GIVEN: Final = """
+given AS MATERIALIZED (
     SELECT given.* FROM (SELECT set_config('lock_timeout', '100ms', true)) bounded, unnest(
         (SELECT $3::int[]), (SELECT $4::text[]), (SELECT $5::text[]), (SELECT $6::text[]),
         (SELECT $7::int[]), (SELECT $8::text[]), (SELECT $9::text[]), (SELECT $10::timestamptz[]),
@@ -42,7 +43,18 @@ WITH given AS MATERIALIZED (
         place, kind, user_id, session_id, added, run_id, lease_token, lease_expires_at,
         agent_id, model, input_sha256, input_tokens, output_tokens
     )
-), locked AS MATERIALIZED (
+)"""
+_ONE_GIVEN: Final = """
+given AS MATERIALIZED (
+    SELECT
+        $3::int AS place, $4::text AS kind, $5::text AS user_id, $6::text AS session_id,
+        $7::int AS added, $8::text AS run_id, $9::text AS lease_token,
+        $10::timestamptz AS lease_expires_at, $11::text AS agent_id, $12::text AS model,
+        $13::text AS input_sha256, $14::bigint AS input_tokens, $15::bigint AS output_tokens
+    FROM (SELECT set_config('lock_timeout', '100ms', true)) bounded
+)"""
+_LOCKED: Final = """
+locked AS MATERIALIZED (
     SELECT
         given.*, c.first_seq, c.last_seq, c.message_count,
         CASE WHEN given.kind = 'append' THEN c.run_first_seq END AS protected,
@@ -55,7 +67,11 @@ WITH given AS MATERIALIZED (
         WHEN 'begin' THEN c.run_id IS NULL
         ELSE c.run_id = given.run_id AND c.lease_token = given.lease_token END
     FOR UPDATE OF c SKIP LOCKED
-), pruning AS MATERIALIZED (
+)"""
+_KEPT: Final = """
+planned AS (SELECT locked.*, first_seq AS kept FROM locked)"""
+_PRUNED: Final = """
+pruning AS MATERIALIZED (
     SELECT locked.*, CASE WHEN excess = 0 THEN first_seq ELSE least(protected, (
         SELECT m.seq FROM messages m
         WHERE m.user_id = locked.user_id AND m.session_id = locked.session_id
@@ -76,7 +92,19 @@ WITH given AS MATERIALIZED (
         WHERE m.user_id = pruning.user_id AND m.session_id = pruning.session_id
             AND m.role = 'system' AND m.seq BETWEEN pruning.first_seq AND pruning.kept
     )
-), updated AS (
+), pruned AS (
+    DELETE FROM messages m USING planned
+    WHERE planned.kept > planned.first_seq AND m.user_id = planned.user_id
+        AND m.session_id = planned.session_id
+        AND m.seq >= planned.first_seq AND m.seq < planned.kept
+), forgotten AS (
+    DELETE FROM runs r USING planned
+    WHERE planned.kept > planned.first_seq AND r.user_id = planned.user_id
+        AND r.session_id = planned.session_id
+        AND r.last_seq < planned.kept AND r.status <> 'running'
+)"""
+_STORED: Final = """
+updated AS (
     UPDATE conversations c SET
         first_seq = planned.kept,
         last_seq = c.last_seq + planned.added,
@@ -133,7 +161,9 @@ WITH given AS MATERIALIZED (
         place, behind, role, content, created_at, name, tool_call_id, tool_calls, run_id,
         run_step, input_tokens, output_tokens
     ) JOIN numbered ON numbered.place = new.place
-), begun AS (
+)"""
+_RUNS: Final = """
+begun AS (
     INSERT INTO runs (
         user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq,
         last_seq, model, input_tokens, output_tokens, started_at
@@ -149,19 +179,23 @@ WITH given AS MATERIALIZED (
     FROM numbered
     WHERE numbered.kind = 'complete' AND r.user_id = numbered.user_id
         AND r.session_id = numbered.session_id AND r.run_id = numbered.run_id
-), pruned AS (
-    DELETE FROM messages m USING planned
-    WHERE planned.kept > planned.first_seq AND m.user_id = planned.user_id
-        AND m.session_id = planned.session_id
-        AND m.seq >= planned.first_seq AND m.seq < planned.kept
-), forgotten AS (
-    DELETE FROM runs r USING planned
-    WHERE planned.kept > planned.first_seq AND r.user_id = planned.user_id
-        AND r.session_id = planned.session_id
-        AND r.last_seq < planned.kept AND r.status <> 'running'
-)
-SELECT place, last_seq FROM numbered
-"""
+)"""
+
+
+@cache
+def _statement(*, is_one: bool, has_runs: bool, prunes: bool) -> str:
+    """Return what stores groups, or a single one, without the parts that have nothing to do.
+
+    Beginning and ending them would take longer than all that a lone writer asks for.
+    """
+    parts = (
+        _ONE_GIVEN if is_one else _GIVEN,
+        _LOCKED,
+        _PRUNED if prunes else _KEPT,
+        _STORED,
+        *([_RUNS] if has_runs else []),
+    )
+    return f"WITH {','.join(parts)} SELECT place, last_seq FROM numbered"  # noqa: S608  (our own)
 
 
 async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) -> dict[int, int]:
@@ -175,12 +209,18 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
     if driver.is_closed():
         raise ConnectionResetError("the server closed this connection")
     groups, at = begin()
-    given = columns(_given_row(place, group, at) for place, group in enumerate(groups))
+    rows = [_given_row(place, group, at) for place, group in enumerate(groups)]
+    given = rows[0] if len(rows) == 1 else columns(rows, 13)
     new = columns(
-        row for place, group in enumerate(groups) for row in _message_rows(place, group, at)
+        (row for place, group in enumerate(groups) for row in _message_rows(place, group, at)), 12
+    )
+    statement = _statement(
+        is_one=len(groups) == 1,
+        has_runs=any(group.first.lease is not None for group in groups),
+        prunes=capacity is not None and any(group.first.prunes for group in groups),
     )
     try:
-        rows = await driver.fetch(_STORE, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)
+        stored = await driver.fetch(statement, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)
     except LockNotAvailableError:
         return {}
     except (OSError, InterfaceError, PostgresError) as error:
@@ -190,7 +230,7 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
             f"the connection broke while messages were stored ({code_of(error)}): read what is "
             "stored before you try again"
         ) from error
-    return dict(rows)
+    return dict(stored)
 
 
 def _given_row(place: int, group: Group, at: datetime) -> tuple[Any, ...]:

@@ -80,11 +80,11 @@ def grouped(writes: Sequence[Write]) -> list[Group]:
     return list(groups.values())
 
 
-def columns(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    """Return *rows*, of which there is one at least, as the columns that unnest takes.
+def columns(rows: Iterable[Sequence[Any]], width: int) -> list[Sequence[Any]]:
+    """Return *rows*, each of *width* values, as the columns that unnest takes.
 
     A column of nothing but ``None`` is empty, as unnest fills it up: drivers look at each value.
     """
     return [
         () if column.count(None) == len(column) else column for column in zip(*rows, strict=True)
-    ]
+    ] or [()] * width
