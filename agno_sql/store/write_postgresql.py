@@ -195,7 +195,7 @@ def _statement(*, is_one: bool, has_runs: bool, prunes: bool) -> str:
         _STORED,
         *([_RUNS] if has_runs else []),
     )
-    return f"WITH {','.join(parts)} SELECT place, last_seq FROM numbered"  # noqa: S608  (our own)
+    return f"WITH {','.join(parts).lstrip()} SELECT place, last_seq FROM numbered"  # noqa: S608  (our own)
 
 
 async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) -> dict[int, int]:
