@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from typing import Final
 
 from agno_sql.errors import (
@@ -49,6 +50,14 @@ def valid_run_id(run_id: str) -> str:
             f"run_id must be 1 to {MAX_RUN_ID_CHARACTERS} visible ASCII characters, got {shown(run_id)}"
         )
     return run_id
+
+
+def run_id_of(key: str) -> str:
+    """Return *key*, a name that others gave, as a run_id: itself if it is one, else its digest."""
+    try:
+        return valid_run_id(key)
+    except InvalidRunIdError:
+        return f"sha256:{sha256(key.encode()).hexdigest()}"
 
 
 def shown(value: object) -> str:

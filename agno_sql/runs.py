@@ -106,6 +106,29 @@ class RunRecord:
     error_type: str | None = None
     error_message: str | None = None
 
+    @property
+    def place(self) -> RunPlace:
+        """Where it stands among its user's runs."""
+        return RunPlace(self.finished_at or self.started_at, self.session_id, self.run_id)
+
+
+class RunPlace(NamedTuple):
+    """Where a run stands among its user's; ``changed_at`` is when it ended, else when it began."""
+
+    changed_at: datetime
+    session_id: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFilter:
+    """Which runs of a user are asked for; ``None`` does not matter."""
+
+    agent_id: str | None = None
+    session_id: str | None = None
+    status: RunStatus | None = None
+    changed_since: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:

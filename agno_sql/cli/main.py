@@ -263,6 +263,16 @@ def serve(  # noqa: PLR0913  (each is an option)
             show_default=False,
         ),
     ] = None,
+    a2a: Annotated[bool, typer.Option("--a2a", help="Serve other agents too, by A2A.")] = False,
+    a2a_url: Annotated[
+        str | None,
+        typer.Option(
+            "--a2a-url",
+            metavar="URL",
+            help="Where other agents reach it: https://agent.example.com.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Serve an agent over HTTP, for many users."""
     from agno_sql.cli.serve import Serving, serve
@@ -283,6 +293,8 @@ def serve(  # noqa: PLR0913  (each is an option)
             max_body_bytes=max_body,
             max_concurrency=max_concurrency,
             grace=timedelta(seconds=20) if grace is None else grace,
+            a2a=a2a,
+            a2a_url=a2a_url,
         )
     )
 

@@ -25,7 +25,7 @@ from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import shown
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.models.demo import DemoModel
-from agno_sql.server import ApiKeyAuth, JWTAuth, Limits, create_app, listen
+from agno_sql.server import A2A, ApiKeyAuth, JWTAuth, Limits, create_app, listen
 from agno_sql.server import serve as serve_until_stopped
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class Serving:
     max_body_bytes: int
     max_concurrency: int
     grace: timedelta
+    a2a: bool
+    a2a_url: str | None
 
 
 def serve(asked: Serving) -> None:
@@ -86,6 +88,10 @@ def _check(asked: Serving) -> None:
             "Without authentication every page that a browser visits could read and erase "
             "everything: name the pages in --cors-origin, not *."
         )
+    if asked.a2a_url is not None and not asked.a2a:
+        raise Misuse("--a2a-url goes with --a2a.")
+    if asked.a2a and asked.a2a_url is None and not _is_loopback(asked.host):
+        raise Misuse("Other agents have to be told where they reach this one: say --a2a-url.")
     if asked.target is not None and (asked.demo or asked.url or asked.instructions):
         raise Misuse(
             "An agent of yours has a model, a memory and instructions of its own: leave out --demo, "
@@ -105,18 +111,20 @@ async def _serve(asked: Serving) -> None:
         if isinstance(agent.memory, SQLMemory):
             await agent.memory.check()
         is_open = set(asked.auth) == {"none"}
-        app = create_app(
-            agent,
-            auth=_authenticators(asked, agent),
-            limits=Limits(body_bytes=asked.max_body_bytes, concurrency=asked.max_concurrency),
-            grace=asked.grace,
-            hosts=_LOOPBACK_NAMES if is_open else None,
-            cors_origins=asked.cors_origins,
-        )
         with listen(asked.host, asked.port) as listening:
             port = listening.getsockname()[1]
             host = f"[{asked.host}]" if ":" in asked.host else asked.host
-            told = f"{agent.name} ({agent.model.name}) is served at http://{host}:{port}"
+            url = f"http://{host}:{port}"
+            app = create_app(
+                agent,
+                auth=_authenticators(asked, agent),
+                limits=Limits(body_bytes=asked.max_body_bytes, concurrency=asked.max_concurrency),
+                grace=asked.grace,
+                hosts=_LOOPBACK_NAMES if is_open else None,
+                cors_origins=asked.cors_origins,
+                a2a=A2A(url=asked.a2a_url or url) if asked.a2a else None,
+            )
+            told = f"{agent.name} ({agent.model.name}) is served at {url}"
 
             def say_ready() -> None:
                 note(told + ("; without authentication, for this machine only" if is_open else ""))
@@ -227,3 +235,5 @@ def _log_lines() -> None:
     handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("agno_sql").setLevel(logging.INFO)
+    # A client's mistake is no news, and the SDK would tell each with its stack trace.
+    logging.getLogger("a2a").setLevel(logging.CRITICAL)

@@ -20,8 +20,8 @@ from agno_sql.memory.api_keys import ApiKeys
 from agno_sql.memory.limits import at_least, valid_capacity, valid_duration
 from agno_sql.memory.sql_run_log import SQLRunLog
 from agno_sql.message import Message, Session, UserActivity, checked_messages
-from agno_sql.runs import RunKey
-from agno_sql.store import activity, clear, reads, retention, run_rows
+from agno_sql.runs import RunFilter, RunKey
+from agno_sql.store import activity, clear, reads, retention, run_pages, run_rows
 from agno_sql.store.append import append
 from agno_sql.store.batches import Batches
 from agno_sql.store.database import Database
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from agno_sql.clock import Clock
     from agno_sql.memory.run_log import RunLog
-    from agno_sql.runs import RunRecord
+    from agno_sql.runs import RunPlace, RunRecord
 
 _Page = TypeVar("_Page")
 _MOST_USERS: Final = 10_000  # of a batch, each is a parameter of one statement
@@ -96,6 +96,30 @@ class SQLMemory:
         """
         key = RunKey(*conversation_key(user_id, session_id), valid_run_id(run_id))
         return await self._database.read(lambda conn: run_rows.get(conn, key))
+
+    async def runs(
+        self,
+        user_id: str | None = None,
+        wanted: RunFilter | None = None,
+        *,
+        limit: int = 100,
+        after: RunPlace | None = None,
+    ) -> list[RunRecord]:
+        """Return a page of the user's *wanted* runs, the latest change first.
+
+        *after* is the ``place`` of the last run of the page before; ``None`` begins.
+        """
+        user, limit = valid_user_id(user_id), at_least(0, limit, "limit")
+        return await self._database.read(
+            lambda conn: run_pages.page(conn, user, wanted or RunFilter(), limit=limit, after=after)
+        )
+
+    async def count_runs(self, user_id: str | None = None, wanted: RunFilter | None = None) -> int:
+        """Return how many *wanted* runs of the user are kept."""
+        user = valid_user_id(user_id)
+        return await self._database.read(
+            lambda conn: run_pages.count(conn, user, wanted or RunFilter())
+        )
 
     @classmethod
     @asynccontextmanager

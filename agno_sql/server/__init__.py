@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 from agno_sql.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from agno_sql.server.a2a import A2A
     from agno_sql.server.app import create_app
     from agno_sql.server.auth.api_keys import ApiKeyAuth
     from agno_sql.server.auth.jwt import JWTAuth
     from agno_sql.server.limits import Limits
     from agno_sql.server.process import listen, serve
 
-__all__ = ["ApiKeyAuth", "JWTAuth", "Limits", "create_app", "listen", "serve"]
+__all__ = ["A2A", "ApiKeyAuth", "JWTAuth", "Limits", "create_app", "listen", "serve"]
 
 _HOMES: Final = {
+    "A2A": "agno_sql.server.a2a",
     "ApiKeyAuth": "agno_sql.server.auth.api_keys",
     "JWTAuth": "agno_sql.server.auth.jwt",
     "Limits": "agno_sql.server.limits",

@@ -18,6 +18,7 @@ from agno_sql.ids import shown
 from agno_sql.memory.limits import valid_duration
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.server import chat, health, runs, sessions, users
+from agno_sql.server.a2a import A2A, a2a_routes
 from agno_sql.server.gate import Gate
 from agno_sql.server.lifecycle import Lifecycle
 from agno_sql.server.limits import Limits
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 _ABOUT: Final = "Durable conversations with an AI agent, for any number of users."
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  (an application has that many parts, all by keyword)
     agent: Agent,
     *,
     auth: Sequence[Authenticator] = (),
@@ -52,6 +53,7 @@ def create_app(
     grace: timedelta = timedelta(seconds=20),
     hosts: Collection[str] | None = None,
     cors_origins: Collection[str] = (),
+    a2a: A2A | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves *agent*, whose memory is an SQLMemory.
 
@@ -66,9 +68,11 @@ def create_app(
         grace: How long runs may go on when it stops, before they are interrupted.
         hosts: Which hosts it answers for, without their ports; ``None`` answers for all.
         cors_origins: Which web pages may call it from a browser.
+        a2a: Serves other agents too, by A2A under ``/a2a``; needs the extra ``a2a``.
 
     Raises:
         InvalidOptionError: Another memory, or a *grace* that is no duration.
+        MissingExtraError: *a2a* without its extra.
     """
     if not isinstance(agent.memory, SQLMemory):
         raise InvalidOptionError(
@@ -95,6 +99,8 @@ def create_app(
     app.state.lifecycle = lifecycle
     for part in (chat, sessions, runs, users, health):
         app.include_router(part.router)
+    if a2a is not None:
+        app.router.routes.extend(a2a_routes(app.state.served, a2a, grace=grace))
     _handle_errors(app)
     describe(app, is_authenticated=bool(auth))
     if cors_origins:

@@ -1,8 +1,5 @@
 """``POST /chat``: say something to the agent."""
 
-import asyncio
-from collections.abc import Coroutine
-from hashlib import sha256
 from typing import Annotated, Any, Final, Self
 from uuid import uuid4
 
@@ -13,9 +10,10 @@ from starlette.responses import Response, StreamingResponse
 
 from agno_sql.agent.output import RunOutput
 from agno_sql.errors import InvalidRunIdError
-from agno_sql.ids import DEFAULT_SESSION, valid_run_id
+from agno_sql.ids import DEFAULT_SESSION, run_id_of
 from agno_sql.message import Usage, encodable
 from agno_sql.runs import RunKey
+from agno_sql.server.connected import while_connected
 from agno_sql.server.openapi import problems
 from agno_sql.server.problems import problem_response
 from agno_sql.server.served import RunId, SessionId, TheCaller, TheServed, UserId
@@ -102,7 +100,7 @@ async def chat(
             event_stream(run, _told), media_type=_EVENT_STREAM, headers={"x-accel-buffering": "no"}
         )
     try:
-        output = await _while_connected(run.answer(), request)
+        output = await while_connected(run.answer(), request)
     except Exception as error:  # noqa: BLE001  (whoever asks again needs the run_id)
         return problem_response(error, run_id=key.run_id)
     if output is None:
@@ -110,31 +108,10 @@ async def chat(
     return Response(_reply(output).model_dump_json(), media_type="application/json")
 
 
-async def _while_connected(
-    answer: Coroutine[Any, Any, RunOutput], request: Request
-) -> RunOutput | None:
-    """Return the *answer*; ``None`` as soon as the client is gone: a request must not stay."""
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    tasks = [asyncio.ensure_future(answer), asyncio.ensure_future(gone())]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[0].result() if tasks[0].done() else None
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
 def _run_id(named: str | None, key: str | None) -> str | None:
     if key is None:
         return named
-    try:
-        run_id = valid_run_id(key)
-    except InvalidRunIdError:
-        run_id = f"sha256:{sha256(key.encode()).hexdigest()}"
+    run_id = run_id_of(key)
     if not key or named not in (None, run_id):
         raise InvalidRunIdError("Idempotency-Key must not be empty, nor differ from the run_id")
     return run_id

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # A name, an IPv4 address, or an IPv6 one in brackets; without the port.
 _HOST: Final = re.compile(r"([^:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
+_JSON: Final = ("application/json", "application/a2a+json")
 _HEALTH: Final = ("/healthz", "/readyz")
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -95,7 +96,7 @@ class Gate:
         if not length.isdecimal() or len(length) > len(str(most)) or int(length) > most:
             raise BodyTooLargeError(f"the body must have at most {most} bytes")
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
+        if media_type not in _JSON:
             raise MediaTypeError("the body must be application/json")
         try:
             async with asyncio.timeout(self._limits.body_timeout.total_seconds()):

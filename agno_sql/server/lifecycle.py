@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from agno_sql.server.ongoing import OngoingRuns
 
 _log: Final = logging.getLogger(__name__)
-_PARK_WITHIN_S: Final = 15.0
+PARK_WITHIN_S: Final = 15.0
+"""How long interrupted runs may take to be given back, after the grace period."""
+
 _PAUSE_S: Final = 0.1
 
 
@@ -60,7 +62,7 @@ class Lifecycle:
         )
         if at_work:
             _log.warning("interrupting %d tasks after the grace period", len(at_work))
-        give_up_at = asyncio.get_running_loop().time() + _PARK_WITHIN_S
+        give_up_at = asyncio.get_running_loop().time() + PARK_WITHIN_S
         while at_work and asyncio.get_running_loop().time() < give_up_at:
             # Again and again: a recovery goes on with the next of many interrupted runs.
             self._agent.interrupt_runs()
