@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE_S: Final = 0.005
 _LONGEST_PAUSE_S: Final = 0.25
+_CANCEL_WITHIN_S: Final = 10.0
 _STATUSES: Final[dict[TaskState, RunStatus]] = {state: status for status, state in STATES.items()}
 
 
@@ -268,8 +269,8 @@ class Tasks(RequestHandler):
         """Return a run when it is cancelled, or as it is when that takes too long."""
         key = _key(record)
         await self._agent.cancel_run(key.run_id, key.user_id, session_id=key.session_id)
-        give_up_at = asyncio.get_running_loop().time() + self._agent.lease.total_seconds()
-        # Another process sees it within a third of a lease.
+        # Another process sees it when it renews its lease next.
+        give_up_at = asyncio.get_running_loop().time() + _CANCEL_WITHIN_S
         for pause in _pauses():
             stored = await self._found_run(key)
             if stored.record.status != "running":
