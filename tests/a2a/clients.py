@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,17 +26,21 @@ from a2a.types import (
     StreamResponse,
     SubscribeToTaskRequest,
     Task,
+    TaskState,
 )
 
+from agno_sql.models.chat_model import ModelReply
 from agno_sql.server import A2A, JWTAuth
+from tests.agent.models import ScriptedModel
 from tests.support.http import DEADLINE_S, served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from a2a.client import Client
 
     from agno_sql.agent.agent import Agent
+    from tests.support.runner import Gate
 
 WAYS: Final = [
     (binding, streams) for binding in ("JSONRPC", "HTTP+JSON") for streams in (False, True)
@@ -44,6 +49,13 @@ V1: Final = {"A2A-Version": "1.0"}
 SECRET: Final = "a secret of the tests, long enough for HS256"  # noqa: S105
 CHECKED: Final = {"issuer": "https://issuer.example", "audience": "agno"}
 AUTH: Final = [JWTAuth.of_secret(SECRET, **CHECKED)]
+
+WORKING, COMPLETED, FAILED, CANCELED = (
+    TaskState.TASK_STATE_WORKING,
+    TaskState.TASK_STATE_COMPLETED,
+    TaskState.TASK_STATE_FAILED,
+    TaskState.TASK_STATE_CANCELED,
+)
 
 _numbers = itertools.count(1)
 
@@ -66,6 +78,22 @@ def as_user(user_id: str) -> dict[str, str]:
 
 def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
+
+
+class HeldModel(ScriptedModel):
+    """Says two words, and the rest when it is let go."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__()
+        self._gate = gate
+
+    async def stream(self, messages: Any, tools: Any) -> Any:
+        self.shown.append(list(messages))
+        yield "half "
+        yield "an "
+        await self._gate.wait()
+        yield "answer"
+        yield ModelReply("half an answer")
 
 
 class Other:
@@ -123,13 +151,22 @@ class Other:
         async for event in self._client.subscribe(SubscribeToTaskRequest(id=task_id)):
             yield event
 
+    async def follow(self, task_id: str) -> None:
+        """Read what ``subscribe`` tells to its end."""
+        async for _ in self.subscribe(task_id):
+            pass
+
 
 @asynccontextmanager
 async def of_server(
-    url: str | httpx.URL, binding: str = "JSONRPC", *, streams: bool = False, **headers: str
+    url: str | httpx.URL,
+    binding: str = "JSONRPC",
+    headers: Mapping[str, str] = V1,
+    *,
+    streams: bool = False,
 ) -> AsyncIterator[Other]:
     """Yield a client of the server at *url*, which it speaks to in the way that *binding* names."""
-    async with httpx.AsyncClient(timeout=DEADLINE_S, headers=headers | V1) as http:
+    async with httpx.AsyncClient(timeout=DEADLINE_S, headers={**headers, **V1}) as http:
         card = await A2ACardResolver(http, str(url).rstrip("/")).get_agent_card()
         for interface in card.supported_interfaces:
             interface.url = f"{str(url).rstrip('/')}/a2a"
@@ -141,6 +178,18 @@ async def of_server(
         )
         async with await create_client(card, config) as client:
             yield Other(client)
+
+
+@asynccontextmanager
+async def talking(
+    agent: Agent, binding: str = "JSONRPC", *, streams: bool = False, **options: Any
+) -> AsyncIterator[Other]:
+    """Serve *agent* and talk to it; *options* are those of ``create_app``."""
+    async with (
+        served_a2a(agent, **options) as http,
+        of_server(http.base_url, binding, streams=streams) as other,
+    ):
+        yield other
 
 
 def merge(task: Task, event: StreamResponse) -> None:
@@ -164,6 +213,19 @@ def answer(task: Task) -> str:
     """Return what the agent has answered."""
     (artifact,) = task.artifacts
     return get_artifact_text(artifact, delimiter="")
+
+
+async def when_ended(other: Other, task_id: str) -> Task:
+    """Return a task when it has ended."""
+    async with asyncio.timeout(DEADLINE_S):
+        while (task := await other.get(task_id)).status.state == WORKING:
+            pass
+    return task
+
+
+async def entered(gate: Gate) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        await gate.entered.wait()
 
 
 def rpc(method: str, **params: Any) -> dict[str, Any]:

@@ -81,7 +81,7 @@ async def test_with_authentication_the_context_is_a_session_of_the_user(memory: 
     agent = agent_of(ScriptedModel(then="hello"), memory)
     async with (
         served_a2a(agent, auth=AUTH) as http,
-        of_server(http.base_url, **as_user("alice")) as other,
+        of_server(http.base_url, headers=as_user("alice")) as other,
     ):
         await other.say("x", "work")
     assert contents(await memory.get_messages("alice", session_id="work")) == ["x", "hello"]
@@ -96,7 +96,7 @@ async def test_without_a_context_one_is_generated_and_goes_on_when_it_is_sent(
     agent = agent_of(DemoModel(), sqlite_memory)
     async with (
         served_a2a(agent, auth=auth) as http,
-        of_server(http.base_url, **as_user("alice")) as other,
+        of_server(http.base_url, headers=as_user("alice")) as other,
     ):
         first = await other.say("My name is Alice")
         assert len(first.context_id) >= 32
@@ -114,7 +114,7 @@ async def test_any_id_of_up_to_255_characters_is_a_context(memory: SQLMemory, au
     agent = agent_of(ScriptedModel(then=lambda shown: f"{len(shown)} messages"), memory)
     async with (
         served_a2a(agent, auth=auth) as http,
-        of_server(http.base_url, "HTTP+JSON", **as_user("alice")) as other,
+        of_server(http.base_url, "HTTP+JSON", headers=as_user("alice")) as other,
     ):
         for context in [*HOSTILE, "x" * 37, "y" * 255, "🦉" * 255]:
             await other.say("one", context)
