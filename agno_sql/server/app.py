@@ -108,7 +108,7 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
             CORSMiddleware,
             allow_origins=list(cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "idempotency-key"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "a2a-version"],
         )
     app.add_middleware(Gate, limits=limits, hosts=hosts)
     return app
@@ -126,7 +126,8 @@ def _handle_errors(app: FastAPI) -> None:
         response = problem_response(_OF_STATUS.get(status, MalformedError("a malformed request")))
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             # Starlette names the methods of the first route only.
-            response.headers["allow"] = ", ".join(_methods(app, request))
+            told = (getattr(error, "headers", None) or {}).get("Allow", "GET")
+            response.headers["allow"] = ", ".join(_methods(app, request)) or told
         return response
 
     app.add_exception_handler(AgnoSQLError, own)
@@ -136,7 +137,7 @@ def _handle_errors(app: FastAPI) -> None:
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-    return sorted(method.upper() for method in app.openapi()["paths"].get(path, {"get": {}}))
+    return sorted(method.upper() for method in app.openapi()["paths"].get(path, ()))
 
 
 _OF_STATUS: Final[dict[int, RefusalError]] = {

@@ -37,7 +37,8 @@ class Owner:
         try:
             valid_session_id(context_id)
         except InvalidSessionIdError as error:
-            raise InvalidSessionIdError(f"contextId: {error}") from None
+            told = str(error).replace("session_id", "contextId", 1)
+            raise InvalidSessionIdError(told) from None
         if self.user_id is None:
             return context_id, DEFAULT_SESSION
         return self.user_id, context_id
