@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from a2a.helpers import new_data_part
 from a2a.types import Part
 from a2a.utils.errors import ContentTypeNotSupportedError
-from google.protobuf.struct_pb2 import Value
 from sqlalchemy import make_url
 
 from agno_sql.memory.sql import SQLMemory
@@ -24,6 +24,45 @@ if TYPE_CHECKING:
     import httpx
 
 DEEP: Final = json.loads('{"a":' * 150 + "1" + "}" * 150)
+WRONG_MESSAGES: Final[list[dict[str, Any]]] = [
+    {"parts": []},
+    {"parts": [{}]},
+    {"parts": [{"text": ""}]},
+    {"parts": [{"text": "\ud800"}]},
+    {"parts": [{"text": 1}]},
+    {"parts": [{"text": "a", "data": {}}]},
+    {"parts": "x"},
+    {"role": "ROLE_AGENT"},
+    {"role": "robot"},
+    {"role": 2},
+    {"messageId": ""},
+    {"messageId": {}},
+    {"metadata": [1]},
+    {"metadata": DEEP},
+    {"taskId": "x\0"},
+]
+WRONG_CALLS: Final[list[dict[str, Any]]] = [
+    {"jsonrpc": "1.0"},
+    {"id": [1]},
+    {"id": True},
+    {"id": 1.5},
+    {"method": 1},
+    {"method": "__class__"},
+    {"method": "nothing"},
+    {"params": None},
+    {"params": "x"},
+    {"params": []},
+    {"params": {"id": 5}},
+    {"params": {"id": "x", "historyLength": "y"}},
+]
+WRONG_OLD_CALLS: Final[list[dict[str, Any]]] = [
+    {},
+    {"message": {}},
+    {"message": message()},
+    {"message": message(parts=[{"kind": "file", "file": {"bytes": "!a"}}], role="user")},
+    {"message": message(parts=[{"kind": "data", "data": DEEP}], role="user")},
+    {"message": message(metadata=DEEP, role="user")},
+]
 UNREADABLE: Final[list[bytes]] = [
     b"",
     b"{",
@@ -39,26 +78,7 @@ UNREADABLE: Final[list[bytes]] = [
     b'{"a":' * 100_000,
     b'{"message": {}, "message": {}}',
     b'{"id": ' + b"9" * 5000 + b"}",
-    *(
-        json.dumps({"message": message(**wrong)}).encode()
-        for wrong in (
-            {"parts": []},
-            {"parts": [{}]},
-            {"parts": [{"text": ""}]},
-            {"parts": [{"text": "\ud800"}]},
-            {"parts": [{"text": 1}]},
-            {"parts": [{"text": "a", "data": {}}]},
-            {"parts": "x"},
-            {"role": "ROLE_AGENT"},
-            {"role": "robot"},
-            {"role": 2},
-            {"messageId": ""},
-            {"messageId": {}},
-            {"metadata": [1]},
-            {"metadata": DEEP},
-            {"taskId": "x\0"},
-        )
-    ),
+    *(json.dumps({"message": message(**wrong)}).encode() for wrong in WRONG_MESSAGES),
     json.dumps({"message": message(), "configuration": 5}).encode(),
     json.dumps({"message": message(), "configuration": {"historyLength": -1}}).encode(),
     json.dumps({"message": message(), "configuration": {"historyLength": 10**12}}).encode(),
@@ -67,35 +87,9 @@ ODD_CALLS: Final[list[bytes]] = [
     b'{"jsonrpc": "2.0"}',
     b'{"jsonrpc": "2.0", "id": "\\ud800", "method": "GetTask"}',
     b'{"jsonrpc": "2.0", "id": NaN, "method": "GetTask"}',
-    *(
-        json.dumps(rpc("GetTask", id="x") | wrong).encode()
-        for wrong in (
-            {"jsonrpc": "1.0"},
-            {"id": [1]},
-            {"id": True},
-            {"id": 1.5},
-            {"method": 1},
-            {"method": "__class__"},
-            {"method": "nothing"},
-            {"params": None},
-            {"params": "x"},
-            {"params": []},
-            {"params": {"id": 5}},
-            {"params": {"id": "x", "historyLength": "y"}},
-        )
-    ),
+    *(json.dumps(rpc("GetTask", id="x") | wrong).encode() for wrong in WRONG_CALLS),
     json.dumps([rpc("GetTask", id="x")] * 2).encode(),
-    *(
-        json.dumps(rpc("message/send", **params)).encode()
-        for params in (
-            {},
-            {"message": {}},
-            {"message": message()},
-            {"message": message(parts=[{"kind": "file", "file": {"bytes": "!a"}}], role="user")},
-            {"message": message(parts=[{"kind": "data", "data": DEEP}], role="user")},
-            {"message": message(metadata=DEEP, role="user")},
-        )
-    ),
+    *(json.dumps(rpc("message/send", **params)).encode() for params in WRONG_OLD_CALLS),
     json.dumps(rpc("tasks/get", id="x", historyLength=10**12)).encode(),
 ]
 TELLTALE: Final = ("Traceback", '.py"', "SELECT", "sqlite", "site-packages")
@@ -187,7 +181,7 @@ class TestInputThatIsNoText:
             for part in (
                 Part(raw=b"hello", media_type="text/plain"),
                 Part(url="https://example.com/a.txt"),
-                Part(data=Value(string_value="x")),
+                new_data_part({"a": 1}),
                 Part(text="<p>", media_type="text/html"),
                 Part(text="{}", media_type="application/json"),
             ):

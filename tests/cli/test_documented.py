@@ -65,4 +65,7 @@ def test_the_page_documents_no_command_or_option_that_does_not_exist() -> None:
     }
 
     assert set(sections) == set(COMMANDS)
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE)) - options == {"--help", "--version"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", PAGE)) - options == {
+        "--help",
+        "--version",
+    }

@@ -63,6 +63,8 @@ def test_without_authentication_it_says_so_and_answers_for_this_machine_only(
         (["--grace", "soon", "--demo"], "soon"),
         (["--port", "70000", "--demo"], "65535"),
         (["--cors-origin", "*", "--demo"], "name the pages"),
+        (["--a2a-url", "https://a.example", "--demo"], "goes with --a2a"),
+        (["--a2a", "--auth", "jwt", "--host", "::", "--demo"], "say --a2a-url"),
     ],
 )
 def test_misuse_is_told_with_exit_code_2(cli: CommandLine, arguments: list[str], told: str) -> None:
