@@ -27,6 +27,7 @@ has at `/openapi.json`, and for trying out at `/docs`.
 - Errors are problem details (RFC 9457, `application/problem+json`): `code` is stable, `retryable` says
   whether the same request may succeed later, and then `Retry-After` when.
 - Lists come in pages: pass `next` on as `cursor` until it is null or not there.
+- Other agents call it by [A2A](a2a.md), whose paths are the protocol's and not here.
 """
 
 
