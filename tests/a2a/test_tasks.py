@@ -83,6 +83,25 @@ class TestTheSameMessageId:
         assert contents(await memory.get_messages("alice")) == ["x", "let go"]
 
     @pytest.mark.guarantee("G78")
+    @pytest.mark.parametrize("at_once", [False, True])
+    async def test_with_another_text_is_refused_by_another_process_too(
+        self, database_url: str, at_once: bool
+    ) -> None:
+        gate = Gate()
+        async with (
+            SQLMemory.open(database_url) as one,
+            SQLMemory.open(database_url) as two,
+            talking(agent_of(ScriptedModel(gate.think), one)) as other,
+            talking(agent_of(ScriptedModel(), two)) as elsewhere,
+        ):
+            begun = await other.say("x", "alice", message_id="m", at_once=True)
+            with pytest.raises(InvalidParamsError, match="another message"):
+                await elsewhere.say("y", "alice", message_id="m", at_once=at_once)
+            gate.opened.set()
+            assert answer(await elsewhere.say("x", "alice", message_id="m")) == "let go"
+            await when_ended(other, begun.id)
+
+    @pytest.mark.guarantee("G78")
     async def test_in_another_context_is_another_task(self, sqlite_memory: SQLMemory) -> None:
         async with talking(agent_of(ScriptedModel("1", "2"), sqlite_memory)) as other:
             one = await other.say("x", "a", message_id="m")
@@ -162,6 +181,43 @@ class TestCancelling:
             assert (await elsewhere.cancel(begun.id)).status.state == CANCELED
             assert (await other.get(begun.id)).status.state == CANCELED
         assert gate.was_cancelled
+
+    async def test_of_a_process_that_looks_late_is_told_as_it_is(
+        self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agno_sql.server.a2a.handler._CANCEL_WITHIN_S", 0.1)
+        gate = Gate()
+        long = {"lease": timedelta(hours=1)}
+        async with (
+            SQLMemory.open(sqlite_url) as one,
+            SQLMemory.open(sqlite_url) as two,
+            talking(agent_of(ScriptedModel(gate.think), one, **long)) as other,
+            talking(agent_of(ScriptedModel(), two, **long)) as elsewhere,
+        ):
+            begun = await other.say("x", "alice", at_once=True)
+            await entered(gate)
+            assert (await elsewhere.cancel(begun.id)).status.state == WORKING
+            assert (await other.cancel(begun.id)).status.state == CANCELED
+
+    async def test_of_what_ends_by_itself_meanwhile_is_refused(
+        self, sqlite_memory: SQLMemory
+    ) -> None:
+        """A hook has the answer judged for longer than the cancellation takes to be seen."""
+        gate = Gate()
+
+        async def fail(_: object) -> None:
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                raise ValueError("no") from None
+
+        agent = agent_of(ScriptedModel("hello"), sqlite_memory, post_hooks=[fail])
+        async with talking(agent) as other:
+            begun = await other.say("x", "alice", at_once=True)
+            await entered(gate)
+            with pytest.raises(TaskNotCancelableError):
+                await other.cancel(begun.id)
+            assert (await other.get(begun.id)).status.state == FAILED
 
     async def test_what_has_ended_or_is_not_there_is_an_error(
         self, sqlite_memory: SQLMemory

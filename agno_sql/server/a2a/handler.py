@@ -194,13 +194,12 @@ class Tasks(RequestHandler):
         context_id = params.message.context_id or str(uuid4())
         user_id, session_id = owner.conversation(context_id)
         key = RunKey(user_id, session_id, run_id_of(params.message.message_id))
-        stored = await self._log.find(key)
-        if stored is not None:
-            self._check_is_same(stored, text)
-        if stored is not None and stored.record.status != "running":
-            return stored, None, context_id
-        run = self._ongoing.begin(key, text, streams=True)
-        return stored or await self._stored(run), run, context_id
+        stored, run = await self._log.find(key), None
+        if stored is None or stored.record.status == "running":
+            run = self._ongoing.begin(key, text, streams=True)
+            stored = stored or await self._stored(run)
+        self._check_is_same(stored, text)
+        return stored, run, context_id
 
     async def _refuse_to_go_on(self, params: SendMessageRequest, owner: Owner) -> NoReturn:
         _, context_id = await self._found(params.message.task_id, owner)
