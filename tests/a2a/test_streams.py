@@ -118,8 +118,11 @@ class TestEvents:
     """What a stream tells of an answer, piece by piece."""
 
     async def test_text_before_a_tool_call_is_replaced_by_the_answer(
-        self, sqlite_memory: SQLMemory
+        self, sqlite_memory: SQLMemory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """All is told, though the run ends before the server looks whether it is stored."""
+        monkeypatch.setattr("agno_sql.server.a2a.handler._FIRST_PAUSE_S", 0.5)
+
         def look() -> str:
             return "42"
 
