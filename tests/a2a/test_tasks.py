@@ -14,7 +14,7 @@ from a2a.utils.errors import (
     UnsupportedOperationError,
 )
 
-from agno_sql.errors import InputRejectedError
+from agno_sql.errors import InputRejectedError, ModelRequestError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
 from tests.a2a.clients import (
@@ -238,14 +238,14 @@ class TestAFailure:
     async def test_of_the_model_is_told_by_its_kind_alone(
         self, memory: SQLMemory, binding: str, streams: bool
     ) -> None:
-        model = ScriptedModel(ValueError("a secret"))
+        model = ScriptedModel(ModelRequestError("a secret"))
         async with talking(agent_of(model, memory), binding, streams=streams) as other:
             failed = await other.say("x", "alice", message_id="m")
             again = await other.say("x", "alice", message_id="m")
             kept = await other.get(failed.id)
         assert [task.status.state for task in (failed, again, kept)] == [FAILED] * 3
         assert failed.status == again.status == kept.status
-        assert "ValueError" in failed.status.message.parts[0].text
+        assert "ModelRequestError" in failed.status.message.parts[0].text
         assert "secret" not in str(failed)
         assert len(model.shown) == 1
 
