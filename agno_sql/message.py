@@ -220,13 +220,17 @@ def numbered(new: Sequence[Message], *, last_seq: int, at: datetime) -> list[Mes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """One conversation of a user, as an operator sees it."""
+    """One conversation of a user, as an operator sees it.
+
+    Its *title* is how the user's oldest kept message begins; ``None`` if there is none.
+    """
 
     user_id: str
     session_id: str
     message_count: int
     created_at: datetime
     last_active_at: datetime
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,7 +189,8 @@ class Agent:
 
         The last event is RunCompleted, or RunFailed with the AgnoSQLError that ``run`` would
         raise. Arguments that break their rules raise at once; an error of a hook's own is raised
-        to the reader. Text deltas come before post hooks judge the answer. Closing the generator,
+        to the reader. Text deltas come before post hooks judge the answer. An interrupted run that
+        is gone on with is told from its beginning. Closing the generator,
         or cancelling the task that reads it, cancels the run; a slow reader does not slow it down.
         """
         return _events(*self._new_run(input, user_id, session_id, run_id, timeout))

@@ -143,8 +143,21 @@ class Run:
         self.history = window(begun.history, self.agent.history_limit)
         self.usage = sum((m.usage for m in self.turn if m.usage), Usage())
         self.interrupted_steps = frozenset(step for step, _ in open_calls(self.turn))
+        self._retell()
         async with self.live.kept(self.lease, self._stop):
             return await self._answer()
+
+    def _retell(self) -> None:
+        """Tell what an earlier process has stored: who reads a stream gets all of the run."""
+        calls: dict[int | None, ToolCall] = {}
+        for message in self.turn[1:]:
+            if message.role == "tool":
+                self._tell(ToolCalled(calls[message.run_step]))
+                self._tell(ToolReturned(calls[message.run_step], message))
+            else:
+                if message.content:
+                    self._tell(TextDelta(message.content))
+                calls |= enumerate(message.tool_calls, start=(message.run_step or 0) + 1)
 
     async def _answer(self) -> RunOutput:
         while True:

@@ -17,12 +17,13 @@ router: Final = APIRouter(tags=["sessions"])
 
 
 class SessionSummary(BaseModel):
-    """One conversation of a user."""
+    """One conversation of a user; `title` is how the oldest message that they wrote begins."""
 
     session_id: str
     message_count: int
     created_at: datetime
     last_active_at: datetime
+    title: str | None
 
 
 class SessionPage(BaseModel):
@@ -101,6 +102,7 @@ async def sessions(user: TheUser, page: ThePage, served: TheServed) -> SessionPa
                 message_count=one.message_count,
                 created_at=one.created_at,
                 last_active_at=one.last_active_at,
+                title=None if one.title is None else encodable(one.title),
             )
             for one in shown
         ],

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, and_, func, literal, or_, select, tuple_
+from sqlalchemy import Select, and_, func, literal, or_, select, tuple_, type_coerce
+from sqlalchemy.types import NullType
 
 from agno_sql.message import Session, UserActivity
-from agno_sql.store.tables import conversations
+from agno_sql.store.rows import beginning
+from agno_sql.store.tables import conversations, messages
 from agno_sql.store.types import Id, UTCDateTime
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlalchemy import Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+_TITLE_CHARACTERS: Final = 100
 _INACTIVE: Final = {"cross_tenant": "inactive users are looked for among all"}
 
 
@@ -41,14 +44,14 @@ async def sessions(
     rows = await conn.execute(
         query.order_by(c.last_active_at.desc(), c.session_id.desc()).limit(limit)
     )
-    return [Session(**row) for row in rows.mappings()]
+    return [_session(row) for row in rows]
 
 
 async def session(conn: AsyncConnection, key: tuple[str, str]) -> Session | None:
     """Return one conversation; ``None`` for one that does not exist."""
     query = _sessions(key[0]).where(conversations.c.session_id == key[1])
-    row = (await conn.execute(query)).mappings().one_or_none()
-    return None if row is None else Session(**row)
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else _session(row)
 
 
 async def inactive_users(
@@ -95,5 +98,31 @@ async def inactive_users(
 
 
 def _sessions(user_id: str) -> Select[*tuple[Any, ...]]:
-    columns = [conversations.c[field.name] for field in fields(Session)]
-    return select(*columns).where(conversations.c.user_id == user_id)
+    c, m = conversations.c, messages.c
+    title = (
+        select(func.substr(m.content, 1, _TITLE_CHARACTERS))
+        .where(m.user_id == c.user_id, m.session_id == c.session_id, m.role == "user")
+        .order_by(m.seq)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(
+        c.user_id,
+        c.session_id,
+        c.message_count,
+        c.created_at,
+        c.last_active_at,
+        type_coerce(title, NullType()).label("title"),
+    ).where(c.user_id == user_id)
+
+
+def _session(row: Row[*tuple[Any, ...]]) -> Session:
+    user_id, session_id, message_count, created_at, last_active_at, title = row
+    return Session(
+        user_id=user_id,
+        session_id=session_id,
+        message_count=message_count,
+        created_at=created_at,
+        last_active_at=last_active_at,
+        title=None if title is None else beginning(title, (user_id, session_id)),
+    )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
 from agno_sql.message import Message, ToolCall, Usage, unchecked_message
-from agno_sql.store.text import decode, encode
+from agno_sql.store.text import decode, decode_beginning, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -91,6 +91,18 @@ def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
         raise _corrupt(seq, key, error) from error
 
 
+def beginning(content: str, key: tuple[str, str]) -> str:
+    """Return how a message of conversation *key* begins, of which *content* is stored.
+
+    Raises:
+        CorruptRecordError: It was not written by this library.
+    """
+    try:
+        return decode_beginning(content)
+    except ValueError as error:
+        raise _corrupt(None, key, error) from error
+
+
 def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[ToolCall, ...]:
     """Return the tool calls that *row*, with seq and tool_calls as stored, holds.
 
@@ -109,10 +121,11 @@ def _is_sound(run_id: object, run_step: object) -> bool:
     return type(run_id) is str and type(run_step) is int and run_step >= 0
 
 
-def _corrupt(seq: int, key: tuple[str, str], error: Exception) -> CorruptRecordError:
+def _corrupt(seq: int | None, key: tuple[str, str], error: Exception) -> CorruptRecordError:
     user_id, session_id = key
+    which = "a message" if seq is None else f"message {seq}"
     return CorruptRecordError(
-        f"message {seq} of user {shown(user_id)}, session {shown(session_id)} "
+        f"{which} of user {shown(user_id)}, session {shown(session_id)} "
         f"can't be decoded: {error}"
     )
 

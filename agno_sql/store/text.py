@@ -14,6 +14,7 @@ from typing import Final
 _ESCAPE: Final = "\x10"
 _UNSTORABLE: Final = re.compile("[\x00\x10\ud800-\udfff]")
 _ESCAPED: Final = re.compile("\x10([0-9a-f]{4})")
+_CUT_ESCAPE: Final = re.compile("\x10[0-9a-f]{0,3}\\Z")
 
 
 def encode(text: str) -> str:
@@ -33,3 +34,8 @@ def decode(stored: str) -> str:
     if count != stored.count(_ESCAPE):
         raise ValueError("broken escape")
     return text
+
+
+def decode_beginning(stored: str) -> str:
+    """Return the text of which *stored* is the beginning, cut off anywhere; raises as ``decode``."""
+    return decode(_CUT_ESCAPE.sub("", stored))

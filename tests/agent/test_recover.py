@@ -88,8 +88,12 @@ class TestTheSameRunIdAgain:
         made = {"begin": 1, "calls": 0, "first result": 1, "second result": 1}[step]
         assert shop.journal.counts() == (2, 1, made)
 
-    async def test_streams_what_is_left_of_the_interrupted_run(self, shop: Shop) -> None:
-        await shop.interrupt("calls")
+    @pytest.mark.parametrize("step", ["calls", "first result", "second result"])
+    async def test_streams_the_interrupted_run_from_its_beginning(
+        self, shop: Shop, step: Step
+    ) -> None:
+        calls = [call("look_up", "c1", order=1), call("charge", "c2", amount=5)]
+        await shop.interrupt(step, model=ScriptedModel(asks(*calls, text="One moment. ")))
         shop.clock.advance(LEASE)
 
         events = await events_of(shop.agent().stream(QUESTION, "alice", run_id="r-1"))
@@ -97,8 +101,10 @@ class TestTheSameRunIdAgain:
         called = [event.call.name for event in events if isinstance(event, ToolCalled)]
         returned = [e.message.content for e in events if isinstance(e, ToolReturned)]
         assert called == ["look_up", "charge"]
-        assert sorted(returned) == sorted([LOOKED_UP, INTERRUPTED_RESULT])
-        assert [e.text for e in events if isinstance(e, TextDelta)] == pieces(ANSWER)
+        charged = CHARGED if step == "second result" else INTERRUPTED_RESULT
+        assert sorted(returned) == sorted([LOOKED_UP, charged])
+        texts = [e.text for e in events if isinstance(e, TextDelta)]
+        assert texts == ["One moment. ", *pieces(ANSWER)]
         assert isinstance(events[-1], RunCompleted)
         assert roles(events[-1].output.messages) == WHOLE
         assert (await shop.record()).attempt == 2

@@ -60,6 +60,7 @@ async def test_sessions_are_listed_with_the_latest_activity_first(
             message_count=5,
             created_at=start,
             last_active_at=later,
+            title="hello",
         ),
         Session(
             user_id="alice",
@@ -67,12 +68,36 @@ async def test_sessions_are_listed_with_the_latest_activity_first(
             message_count=1,
             created_at=start,
             last_active_at=start,
+            title="hello",
         ),
     ]
     assert await memory.sessions("carol") == []
     assert await memory.sessions() == []
     await memory.add(Message.user("hello"))
     assert [(s.user_id, s.session_id) for s in await memory.sessions()] == [("default", "default")]
+
+
+@pytest.mark.parametrize("padding", range(7))
+async def test_a_session_is_called_by_how_its_oldest_kept_message_of_the_user_begins(
+    memory: SQLMemory, padding: int
+) -> None:
+    """Also where the beginning ends in the midst of what no database can store as it is."""
+    asked = "x" * (90 + padding) + "\0\ud800\x10" + "y" * 1000
+    await memory.extend(
+        [Message.system("be kind"), Message.assistant("hi"), Message.user(asked)], "alice"
+    )
+    await memory.add(Message.user("not hers"), "bob")
+    await memory.add(Message.assistant("hi"), "alice", session_id="answers only")
+    found = {session.session_id: session.title for session in await memory.sessions("alice")}
+    title = found["default"]
+    assert title is not None
+    assert asked.startswith(title)
+    assert 90 + padding <= len(title) <= 100
+    assert found["answers only"] is None
+    assert await memory.session("alice") in await memory.sessions("alice")
+    await memory.clear("alice")
+    (cleared,) = [s for s in await memory.sessions("alice") if s.session_id == "default"]
+    assert cleared.title is None
 
 
 async def test_pages_of_sessions_show_each_once_even_if_their_times_are_equal(

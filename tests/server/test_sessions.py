@@ -93,6 +93,7 @@ async def test_sessions_come_in_pages_latest_activity_first(
         ["s/0?&#ü"],
     ]
     assert found[0][0]["message_count"] == 1
+    assert found[0][0]["title"] == "x"
     assert (await client.get("/sessions", params={"user_id": "nobody"})).json()["sessions"] == []
 
 
