@@ -24,6 +24,7 @@ from agno_sql.server.lifecycle import Lifecycle
 from agno_sql.server.limits import Limits
 from agno_sql.server.ongoing import OngoingRuns
 from agno_sql.server.openapi import describe
+from agno_sql.server.pages.chat import add_chat_page
 from agno_sql.server.problems import invalid_request, problem_response
 from agno_sql.server.refusals import (
     MalformedError,
@@ -56,6 +57,8 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
     a2a: A2A | None = None,
 ) -> FastAPI:
     """Return an ASGI application that serves *agent*, whose memory is an SQLMemory.
+
+    At its root is a chat page for browsers, which uses nothing but the API beside it.
 
     Its lifespan recovers interrupted runs, at the start and then every lease, and ends what is at
     work. A host that mounts the application has to run that: ``app.router.lifespan_context(app)``.
@@ -93,6 +96,7 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
         version=version("agno-sql"),
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their scripts from another host
         redoc_url=None,
     )
     app.state.served = Served(agent=agent, memory=agent.memory, ongoing=ongoing, auth=tuple(auth))
@@ -101,6 +105,7 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
         app.include_router(part.router)
     if a2a is not None:
         app.router.routes.extend(a2a_routes(app.state.served, a2a, grace=grace))
+    add_chat_page(app, agent_name=agent.name, is_authenticated=bool(auth))
     _handle_errors(app)
     describe(app, is_authenticated=bool(auth))
     if cors_origins:

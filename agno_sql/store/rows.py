@@ -125,8 +125,7 @@ def _corrupt(seq: int | None, key: tuple[str, str], error: Exception) -> Corrupt
     user_id, session_id = key
     which = "a message" if seq is None else f"message {seq}"
     return CorruptRecordError(
-        f"{which} of user {shown(user_id)}, session {shown(session_id)} "
-        f"can't be decoded: {error}"
+        f"{which} of user {shown(user_id)}, session {shown(session_id)} can't be decoded: {error}"
     )
 
 

@@ -24,6 +24,11 @@ def sleep_for_ever() -> str:
     return "awake"
 
 
+def look_up(order: int) -> str:
+    """Tell where an order is."""
+    return f"order {order} is on its way"
+
+
 @asynccontextmanager
 async def shop() -> AsyncIterator[Agent]:
     """An agent of the model at OPENAI_BASE_URL, with a short lease."""
@@ -32,7 +37,7 @@ async def shop() -> AsyncIterator[Agent]:
             name="shop",
             model=OpenAIChat("scripted", api_key="test", max_retries=0),
             memory=memory,
-            tools=[sleep_for_ever],
+            tools=[sleep_for_ever, look_up],
             lease=timedelta(seconds=float(os.environ.get("LEASE_S", "1"))),
         )
 

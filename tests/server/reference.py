@@ -18,7 +18,7 @@ PAGE: Final = CHECKOUT / "docs" / "api.md"
 _INTRODUCTION: Final = """# HTTP API
 
 What `agno-sql serve` answers. This page is generated from the OpenAPI document, which a running server
-has at `/openapi.json`, and for trying out at `/docs`.
+has at `/openapi.json`.
 
 - With authentication, each request carries `Authorization: Bearer …` with an API key or a token. A token
   names its user, so `user_id` may be left out, and another one is a 403; else `user_id` is required.

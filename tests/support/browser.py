@@ -57,7 +57,7 @@ class Console:
         """Listen to all pages of *context*."""
         context.on("console", lambda said: self._hear(said.type, f"{said.text} {said.location}"))
         context.on("weberror", lambda error: self._told.append(f"uncaught: {error.error}"))
-        context.on("requestfailed", lambda one: self._told.append(f"{one.failure}: {one.url}"))
+        context.on("requestfailed", lambda one: self._fail(one.failure, one.url))
         context.on("request", lambda one: self._check_host(one.url))
 
     def expect(self, pattern: str) -> None:
@@ -74,6 +74,10 @@ class Console:
     def _hear(self, kind: str, text: str) -> None:
         if kind in ("warning", "error", "assert"):
             self._told.append(f"{kind}: {text}")
+
+    def _fail(self, failure: str | None, url: str) -> None:
+        if failure != "net::ERR_ABORTED":  # by the page itself: it was left, or has left something
+            self._told.append(f"{failure}: {url}")
 
     def _check_host(self, url: str) -> None:
         parts = urlsplit(url)
