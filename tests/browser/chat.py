@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from playwright.async_api import Page, expect
 
-from tests.agent.models import DEADLINE_S, ScriptedModel, pieces
+from tests.agent.models import ScriptedModel, pieces
 from tests.support.runner import Gate
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from agno_sql.models.chat_model import ModelReply, ToolSpec
     from tests.agent.models import Step
 
-expect.set_options(timeout=DEADLINE_S * 1000)
+expect.set_options(timeout=15_000)
 
 PAUSE = "…"
 

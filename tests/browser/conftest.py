@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -50,11 +51,12 @@ async def memory(sqlite_url: str) -> AsyncIterator[SQLMemory]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def serve() -> AsyncIterator[Serve]:
+async def serve(memory: SQLMemory) -> AsyncIterator[Serve]:  # ends before its memory does
     async with AsyncExitStack() as stack:
 
         async def serve_until_the_end(agent: Agent, **options: Any) -> str:
-            client = await stack.enter_async_context(served(agent, **options))
+            no_wait = {"grace": timedelta(0)}
+            client = await stack.enter_async_context(served(agent, **no_wait | options))
             return str(client.base_url)
 
         yield serve_until_the_end

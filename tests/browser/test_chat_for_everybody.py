@@ -65,6 +65,7 @@ async def test_axe_finds_nothing_in_any_state_of_the_page(
     await expect(chat.answers.last).to_have_text("half")
     await check_accessibility(page)
     await page.keyboard.press("Escape")
+    await expect(chat.notice).to_contain_text("Stopped")
     await chat.ask("and now?")
     await expect(chat.button("Try again")).to_be_visible()
     await check_accessibility(page)

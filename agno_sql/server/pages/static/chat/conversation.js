@@ -134,7 +134,8 @@ export class Conversation {
     this.outbox.drop(this.session);
     const last = this.#messages.at(-1);
     if (!last?.run_id || (last.role === "assistant" && !last.tool_calls)) return;
-    const { status } = await this.api.run(this.session, last.run_id);
+    const status = await this.#statusOf(last.run_id);
+    if (status === null) return; // no run of ours has stored it
     while (this.hasEarlier && !this.#question(last.run_id)) await this.showEarlier();
     const question = this.#question(last.run_id);
     if (this.#isLeft || !question) return;
@@ -144,8 +145,18 @@ export class Conversation {
       await this.#load();
     } else {
       const text = status === "cancelled" ? "Stopped" : "This was not answered: something went wrong.";
-      const again = { label: "Ask again", act: () => this.ask(question.content) };
+      const again = { label: "Ask again", act: () => this.isWorking || this.ask(question.content) };
       this.transcript.note(status === "cancelled" ? "stopped" : "error", text, again);
+    }
+  }
+
+  /** Return what is stored of *run*; null if nothing is. */
+  async #statusOf(run) {
+    try {
+      return (await this.api.run(this.session, run)).status;
+    } catch (error) {
+      if (error.code === "not_found") return null;
+      throw error;
     }
   }
 
@@ -199,10 +210,10 @@ export class Conversation {
     for await (const [name, data] of this.api.chat(this.session, run, message, signal)) {
       if (name === "error") throw new Problem(data);
       if (name === "done") {
+        // What came before the page followed it may have been stored, not told.
+        if (running.isRejoined) await this.#load();
         this.#settle(running);
         turn.end(data.reply);
-        // What came before the page followed it was stored, not told.
-        if (running.isRejoined) await this.#load();
         this.tell("stored");
         return;
       }
@@ -225,17 +236,16 @@ export class Conversation {
       this.tell("signedOut", words(error)); // the outbox keeps what was asked
       return null;
     }
-    let status = null;
+    let status;
     try {
-      ({ status } = await this.api.run(this.session, running.run));
+      status = await this.#statusOf(running.run);
     } catch (unknown) {
-      if (unknown.code !== "not_found") return new Disconnected(String(unknown));
+      if (unknown instanceof Disconnected) return unknown;
+      status = "unknown";
     }
     if (this.#isLeft) return null;
-    if (status === "completed") {
-      this.#settle(running);
-      await this.#load();
-    } else if (status === null && REFUSED.has(error.status)) {
+    if (status === "completed") return new Disconnected("it was answered after all: ask for it");
+    if (status === null && REFUSED.has(error.status)) {
       this.#endWithout(running, "error", `Not sent. ${words(error)}`);
       this.tell("refused", running.message);
     } else {
@@ -243,7 +253,7 @@ export class Conversation {
       this.#endWithout(running, "error", words(error), {
         label: "Try again",
         // A run that has failed stays so: only another one can be answered.
-        act: () => (isOver ? this.ask(running.message) : this.#again(running)),
+        act: () => this.isWorking || (isOver ? this.ask(running.message) : this.#again(running)),
       });
       if (!isOver) this.outbox.put(this.session, running);
     }

@@ -48,6 +48,9 @@ async function switchUser(options) {
   const found = await identity.ask(options);
   if (found === null) return;
   conversation?.leave();
+  // Nothing of the one before stays.
+  $("spoken").replaceChildren();
+  fill("");
   history.pushState(null, "", address(null));
   enter(found);
 }

@@ -7,7 +7,7 @@ const FENCE = /^\s{0,3}(`{3,}|~{3,})\s*([\w+#.-]*)/;
 const ITEM = /^\s{0,3}(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
 const HEADING = /^\s{0,3}#{1,6}\s+(.*?)\s*#*$/;
 const INLINE =
-  /(`{1,3})(.{1,500}?)\1|\*\*(\S(?:.{0,500}?\S)?)\*\*|\*(\S(?:[^*]{0,500}\S)?)\*|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,2000})\)|(https?:\/\/[^\s<>"')\]]{0,2000}[^\s<>"')\].,;:!?])/s;
+  /(`{1,3})(.{1,500}?)\1|\*\*(\S(?:.{0,500}?\S)?)\*\*|(?<![\w*])\*(\S(?:[^*]{0,500}\S)?)\*(?![\w*])|\[([^\]\n]{1,500})\]\((https?:\/\/[^\s)]{1,2000})\)|(https?:\/\/[^\s<>"')\]]{0,2000}[^\s<>"')\].,;:!?])/gs;
 // Beyond this a paragraph is no prose, and looking for marks in it would take long.
 const LONGEST = 10_000;
 
@@ -74,18 +74,17 @@ function paragraph(lines, at) {
 function inline(text) {
   if (text.length > LONGEST) return [text];
   const nodes = [];
-  for (;;) {
-    const found = INLINE.exec(text);
-    if (!found) break;
-    if (found.index) nodes.push(text.slice(0, found.index));
+  let at = 0;
+  for (const found of text.matchAll(INLINE)) {
+    if (found.index > at) nodes.push(text.slice(at, found.index));
     const [whole, , code, bold, italic, label, target, bare] = found;
     if (code !== undefined) nodes.push(h("code", {}, code));
     else if (bold !== undefined) nodes.push(h("strong", {}, ...inline(bold)));
     else if (italic !== undefined) nodes.push(h("em", {}, ...inline(italic)));
     else nodes.push(link(target ?? bare, label));
-    text = text.slice(found.index + whole.length);
+    at = found.index + whole.length;
   }
-  if (text) nodes.push(text);
+  if (at < text.length) nodes.push(text.slice(at));
   return nodes;
 }
 

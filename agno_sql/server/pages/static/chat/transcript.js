@@ -248,7 +248,7 @@ function toolCard(id, name, given) {
 }
 
 function part(label, text) {
-  return [h("h3", {}, label), h("pre", { tabindex: "0", role: "group", "aria-label": label, dir: "auto" }, text)];
+  return [h("p", { class: "label" }, label), h("pre", { tabindex: "0", role: "group", "aria-label": label, dir: "auto" }, text)];
 }
 
 function indented(text) {
