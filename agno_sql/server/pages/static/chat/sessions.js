@@ -3,7 +3,9 @@
 import { $, h } from "./dom.js";
 import { words } from "./words.js";
 
-const TIME = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+const DAY_MS = 24 * HOUR_MS;
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 const YEAR = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 const WHOLE = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "short" });
@@ -101,7 +103,10 @@ export class Sessions {
 }
 
 function brief(date) {
-  const now = new Date();
-  if (date.toDateString() === now.toDateString()) return TIME.format(date);
-  return (date.getFullYear() === now.getFullYear() ? DAY : YEAR).format(date);
+  const ago = Date.now() - date;
+  if (ago < MINUTE_MS) return "now";
+  if (ago < HOUR_MS) return `${Math.floor(ago / MINUTE_MS)} min`;
+  if (ago < DAY_MS) return `${Math.floor(ago / HOUR_MS)} h`;
+  if (ago < 7 * DAY_MS) return `${Math.floor(ago / DAY_MS)} d`;
+  return (date.getFullYear() === new Date().getFullYear() ? DAY : YEAR).format(date);
 }

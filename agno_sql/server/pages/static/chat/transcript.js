@@ -90,7 +90,7 @@ class Turn {
 
   element = h("div", { class: "transcript" });
   #body = h("div", { class: "transcript" });
-  #foot = h("div");
+  #foot = h("div", { class: "foot" });
   #cards = [];
   #text = "";
   #block = null;
