@@ -44,8 +44,8 @@ async def test_axe_finds_nothing_in_any_state_of_the_page(
         "alice",
         session_id="old",
     )
-    answers = [asks(call("look_up", order=7)), ANSWER, "half … an answer"]
-    model = PausingModel(*answers, ModelUnavailableError("gone"))
+    calls = asks(call("look_up", order=7))
+    model = PausingModel(calls, ANSWER, "half … an answer", ModelUnavailableError("gone"))
     await page.goto(await serve(agent_of(model, memory, tools=[look_up])))
     await expect(page.get_by_role("dialog")).to_be_visible()
     await check_accessibility(page)

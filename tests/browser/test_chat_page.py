@@ -135,10 +135,13 @@ async def test_conversations_are_begun_switched_and_paged(
 async def test_a_conversation_is_cleared_only_when_that_is_confirmed(
     serve: Serve, page: Page, memory: SQLMemory
 ) -> None:
-    await memory.add(Message.user("keep me"), "alice", session_id="kept")
+    for number in range(31):  # more than a page of the list
+        await memory.add(Message.user("keep me"), "alice", session_id=f"kept {number}")
     await memory.add(Message.user("secret"), "alice", session_id="cleared")
     chat = await Chat.entered(page, await serve(agent_of(ScriptedModel(), memory)))
     await expect(chat.everything).to_have_text(["secret"])
+    await chat.button("More conversations").click()
+    await expect(chat.sessions).to_have_count(32)
     await chat.button("Clear").click()
     await chat.button("Keep it").click()
     await page.keyboard.press("Escape")
@@ -146,9 +149,10 @@ async def test_a_conversation_is_cleared_only_when_that_is_confirmed(
     await chat.button("Clear").click()
     await page.get_by_role("dialog").get_by_role("button", name="Clear").click()
     await expect(page.get_by_text("Hello, alice")).to_be_visible()
-    await expect(chat.sessions).to_have_count(1)
+    await expect(chat.sessions).to_have_count(31)
+    await expect(chat.sessions.filter(has_text="secret")).to_have_count(0)
     assert await memory.size("alice", session_id="cleared") == 0
-    assert await memory.size("alice", session_id="kept") == 1
+    assert await memory.size("alice", session_id="kept 0") == 1
 
 
 def look_up(order: int) -> str:

@@ -158,6 +158,23 @@ async def test_a_lost_connection_loses_and_doubles_nothing(
     assert (await memory.sessions("alice"))[0].message_count == 2
 
 
+async def test_a_connection_that_has_gone_silent_is_given_up(
+    serve: Serve, page: Page, memory: SQLMemory
+) -> None:
+    model = PausingModel("one … two")
+    await page.clock.install()
+    chat = await Chat.entered(page, await serve(agent_of(model, memory)))
+    await chat.ask("count")
+    await expect(chat.answers).to_have_text("one")
+    await page.clock.fast_forward(45_000)
+    await expect(chat.notice).to_contain_text("Connection lost")
+    await page.clock.fast_forward(1_000)
+    model.gate.opened.set()
+    await expect(chat.everything).to_have_text(["count", "one … two"])
+    await expect(chat.notice).to_have_count(0)
+    assert (await memory.sessions("alice"))[0].message_count == 2
+
+
 @pytest.mark.guarantee("G86")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_restart_of_the_server_loses_and_doubles_nothing(
@@ -174,7 +191,7 @@ async def test_a_restart_of_the_server_loses_and_doubles_nothing(
     with ScriptedOpenAI(replies) as model:
         env = {"AGNO_SQL_DATABASE_URL": sqlite_url, "OPENAI_BASE_URL": model.base_url}
         shop = ("tests.server.agents:shop", "--grace", "0s")
-        with await asyncio.to_thread(server_process, *shop, **env) as server:
+        with server_process(*shop, **env) as server:
             chat = await Chat.entered(page, server.url)
             await chat.ask("Where is 7?")
             await expect(chat.everything).to_have_text(["Where is 7?", "One moment.", "half an"])
@@ -183,7 +200,7 @@ async def test_a_restart_of_the_server_loses_and_doubles_nothing(
             await expect(chat.notice).to_contain_text("nothing is lost")
             await expect(chat.tools).to_have_count(1)
         port = str(make_url(server.url).port)
-        with await asyncio.to_thread(server_process, *shop, "--port", port, **env):
+        with server_process(*shop, "--port", port, **env):
             whole = ["Where is 7?", "One moment.", "It comes."]
             await expect(chat.everything).to_have_text(whole)
             await expect(chat.notice).to_have_count(0)

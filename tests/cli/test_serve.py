@@ -48,6 +48,8 @@ def test_without_authentication_it_says_so_and_answers_for_this_machine_only(
     del cli
     with server_process("--demo", "--database", database) as server, server.client() as client:
         server.logged(re.compile("without authentication, for this machine only"))
+        (page,) = server.logged(re.compile(r"Chat in a browser: (\S+)")).groups()
+        assert client.get(page).headers["content-type"].startswith("text/html")
         assert client.get("/healthz").status_code == 200
         told = client.get("/healthz", headers={"host": "evil.example"})
         assert (told.status_code, told.json()["code"]) == (421, "unknown_host")

@@ -106,6 +106,19 @@ async def test_a_turn_finds_its_messages_by_their_keys(
             await plans.require_keys(statement)
 
 
+async def test_the_titles_of_sessions_are_found_by_the_keys(plans: Plans) -> None:
+    with executed(plans.monkeypatch) as seen:
+        await plans.memory.sessions("heavy", limit=20)
+    (statement,) = seen
+    if "sqlite" in plans.url:
+        (line,) = [line for line in sqlite_plan(plans.url, statement) if " messages " in line]
+        assert line.startswith("SEARCH")
+        assert "(user_id=? AND session_id=?)" in line
+        return
+    for plan in await postgresql_plans(plans.url, statement):
+        by_keys_on_postgresql(plan)
+
+
 @pytest.mark.guarantee("G59")
 async def test_runs_are_found_by_their_keys(plans: Plans) -> None:
     keys = [RunKey(user, "default", "run-77") for user in ("heavy", "light-77", "light-78")]

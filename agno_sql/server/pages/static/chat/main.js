@@ -173,7 +173,8 @@ $("composer").addEventListener("submit", (event) => {
 
 function stop() {
   conversation.stop();
-  $("message").focus();
+  // On a phone the message box would bring up the keyboard.
+  $(isPhone.matches ? "scroll" : "message").focus();
 }
 
 $("stop").addEventListener("click", stop);
@@ -190,6 +191,7 @@ $("earlier").addEventListener("click", async () => {
   );
   $("earlier").textContent = label;
   show();
+  if ($("earlier").hidden) $("scroll").focus();
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // the address names the conversation
@@ -214,6 +216,7 @@ $("confirm-yes").addEventListener("click", async () => {
   }
   $("confirm").close();
   me.outbox.drop(conversation.session);
+  sessions.forget(conversation.session);
   say("The conversation is cleared.");
   go(null);
   refresh();

@@ -64,6 +64,12 @@ export class Sessions {
     this.#show();
   }
 
+  /** Show it no more: it was cleared. */
+  forget(session) {
+    this.#known = this.#known.filter((one) => one.session_id !== session);
+    this.#show();
+  }
+
   title(session) {
     return this.#known.find((one) => one.session_id === session)?.title ?? null;
   }

@@ -166,7 +166,11 @@ class Turn {
 }
 
 function notice(kind, text, action) {
-  const button = action && h("button", { class: "quiet", type: "button", onclick: action.act }, action.label);
+  const act = () => {
+    action.act();
+    $("scroll").focus(); // the button is gone
+  };
+  const button = action && h("button", { class: "quiet", type: "button", onclick: act }, action.label);
   const mark = h("span", { class: "mark", "aria-hidden": "true" });
   return h("div", { class: `notice ${kind}` }, mark, h("span", {}, text), button);
 }
