@@ -92,6 +92,7 @@ async def test_users_and_conversations_of_any_name_are_found(
         await expect(chat.everything).to_have_count(1)
         await chat.ask("and?")
         await expect(chat.answers).to_have_count(2)
+        await expect(chat.notice).to_have_count(0)
         stored = await memory.get_messages(HOSTILE_IDS[0], session_id=session)
         assert contents(stored) == [f"of {session}", "and?", "noted"]
     for user in HOSTILE_IDS[1:]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import make_url
 from agno_sql.agent.agent import Agent
 from agno_sql.errors import ModelUnavailableError
 from agno_sql.memory.sql import SQLMemory
-from agno_sql.message import ToolCall
+from agno_sql.message import Message, ToolCall
 from agno_sql.models.demo import DemoModel
 from agno_sql.server import Limits
 from agno_sql.testing import Reply, ScriptedOpenAI
@@ -25,7 +26,7 @@ from tests.support.runner import Gate, rows
 from tests.support.tcp import proxy_to
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import Page, Route
 
     from tests.browser.conftest import Serve
     from tests.support.browser import Console
@@ -150,12 +151,37 @@ async def test_a_lost_connection_loses_and_doubles_nothing(
         await expect(chat.everything).to_have_text(["count", "one"])
         await proxy.accept()
         model.gate.opened.set()
-        await chat.button("Try now").click()
         await expect(chat.everything).to_have_text(["count", "one … two"])
         await expect(chat.notice).to_have_count(0)
         await page.close()
     assert len(model.shown) == 1
     assert (await memory.sessions("alice"))[0].message_count == 2
+
+
+@pytest.mark.parametrize("what", ["sessions", "messages"])
+async def test_what_is_asked_before_the_page_is_ready_is_asked_then(
+    serve: Serve, page: Page, memory: SQLMemory, what: str
+) -> None:
+    await memory.add(Message.user("before"), "alice", session_id="old")
+    chat = await Chat.entered(page, await serve(agent_of(ScriptedModel("hi"), memory)))
+    await expect(chat.everything).to_have_text(["before"])
+    slow = Gate()
+
+    async def hold(route: Route) -> None:
+        await slow.wait()
+        await route.continue_()
+
+    await page.route(f"**/{what}?*", hold)
+    await page.reload()
+    await at(slow)
+    await chat.ask("hello")
+    await expect(chat.everything).to_have_count(0)
+    slow.opened.set()
+    await expect(chat.everything).to_have_text(["before", "hello", "hi"])
+    await expect(chat.notice).to_have_count(0)
+    stored = await memory.get_messages("alice", session_id="old")
+    assert contents(stored) == ["before", "hello", "hi"]
+    await page.unroute_all(behavior="wait")
 
 
 async def test_a_connection_that_has_gone_silent_is_given_up(
@@ -166,9 +192,10 @@ async def test_a_connection_that_has_gone_silent_is_given_up(
     chat = await Chat.entered(page, await serve(agent_of(model, memory)))
     await chat.ask("count")
     await expect(chat.answers).to_have_text("one")
-    await page.clock.fast_forward(45_000)
+    await page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=45))
     await expect(chat.notice).to_contain_text("Connection lost")
-    await page.clock.fast_forward(1_000)
+    await chat.button("Try now").click()
+    await page.clock.resume()
     model.gate.opened.set()
     await expect(chat.everything).to_have_text(["count", "one … two"])
     await expect(chat.notice).to_have_count(0)
@@ -254,6 +281,7 @@ async def test_what_the_database_could_not_take_is_stored_once_when_it_is_tried_
         async with SQLMemory.open(through) as memory:
             agent = Agent(name="a", model=DemoModel(), memory=memory)
             chat = await Chat.entered(page, await serve(agent))
+            await expect(page.get_by_text("Hello, alice")).to_be_visible()
             proxy.refuse()
             proxy.cut()
             await chat.ask("My name is Alice")

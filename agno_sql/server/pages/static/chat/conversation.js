@@ -34,6 +34,7 @@ export class Conversation {
   #running = null;
   #turns = 0;
   #isLoaded;
+  #opened = null;
   #wake = () => {};
 
   get hasEarlier() {
@@ -54,15 +55,9 @@ export class Conversation {
   }
 
   /** Show the newest messages, and go on following a run that is at work. */
-  async open() {
-    if (this.#isLoaded) return; // there is nothing yet
-    try {
-      await this.#load();
-      if (this.#isLeft) return;
-      await this.#rejoin();
-    } catch (error) {
-      if (!this.#isLeft) this.#cannotOpen(error);
-    }
+  open() {
+    this.#opened = this.#open();
+    return this.#opened;
   }
 
   async showEarlier() {
@@ -82,6 +77,11 @@ export class Conversation {
 
   /** Ask *message*; return when it is answered, or will not be. */
   async ask(message) {
+    await this.#opened;
+    if (this.#isLeft || this.isWorking) {
+      this.tell("refused", message); // a run was found at work
+      return;
+    }
     const run = newId();
     this.outbox.put(this.session, { run, message });
     this.#turns += 1;
@@ -101,6 +101,16 @@ export class Conversation {
       running.listening.abort(error);
     }
     this.#wake();
+  }
+
+  async #open() {
+    if (this.#isLoaded) return; // there is nothing yet
+    try {
+      await this.#load();
+      if (!this.#isLeft) await this.#rejoin();
+    } catch (error) {
+      if (!this.#isLeft) this.#cannotOpen(error);
+    }
   }
 
   get #isLeft() {
@@ -123,12 +133,12 @@ export class Conversation {
     this.tell("loaded");
   }
 
-  /** Follow the run that is at work, if one is, or tell how the last one ended without an answer. */
+  /** Begin to follow the run that is at work, if one is, or tell how the last one ended without an answer. */
   async #rejoin() {
     const sent = this.outbox.get(this.session);
     const isStored = sent && this.#messages.some((message) => message.run_id === sent.run);
     if (sent && !isStored) {
-      await this.#attach(sent.message, sent.run);
+      this.#attach(sent.message, sent.run);
       return;
     }
     this.outbox.drop(this.session);
@@ -140,7 +150,7 @@ export class Conversation {
     const question = this.#question(last.run_id);
     if (this.#isLeft || !question) return;
     if (status === "running") {
-      await this.#attach(question.content, last.run_id);
+      this.#attach(question.content, last.run_id);
     } else if (status === "completed") {
       await this.#load();
     } else {
@@ -164,11 +174,11 @@ export class Conversation {
     return this.#messages.find((message) => message.run_id === run && message.role === "user");
   }
 
-  async #attach(message, run) {
+  #attach(message, run) {
     const stored = this.#messages.filter((one) => one.run_id === run && one.role !== "user");
     const turn = this.transcript.begin(message, run, stored);
     this.#turns += 1;
-    await this.#follow({ run, message, turn, isRejoined: true });
+    this.#follow({ run, message, turn, isRejoined: true });
   }
 
   /** Follow *running* to its end, over lost connections and restarts. */

@@ -15,6 +15,7 @@ const isPhone = matchMedia("(max-width: 47.99rem)");
 let me = null;
 let sessions = null;
 let conversation = null;
+let isSendWanted = false;
 
 // ---- The user
 
@@ -24,6 +25,10 @@ async function start() {
 
 function enter(found) {
   sessions?.leave();
+  conversation?.leave();
+  conversation = null; // what is written from now on is the new user's
+  transcript.show([]);
+  $("greeting").hidden = true;
   me = { ...found, outbox: new Outbox(found.user) };
   $("user-name").textContent = me.user;
   $("greeted").textContent = me.user;
@@ -47,9 +52,9 @@ async function openFirst() {
 async function switchUser(options) {
   const found = await identity.ask(options);
   if (found === null) return;
-  conversation?.leave();
   // Nothing of the one before stays.
   $("spoken").replaceChildren();
+  isSendWanted = false;
   fill("");
   history.pushState(null, "", address(null));
   enter(found);
@@ -106,6 +111,7 @@ function openOrBegin(named) {
   $("greeting").hidden = true;
   show();
   opened.open();
+  if (isSendWanted) send();
 }
 
 function hear(what, detail) {
@@ -151,7 +157,8 @@ function grow() {
 
 function send() {
   const text = $("message").value;
-  if (!text.trim() || !conversation || conversation.isWorking) return;
+  isSendWanted = conversation === null; // as soon as it is known where to
+  if (!text.trim() || isSendWanted || conversation.isWorking) return;
   fill("");
   conversation.ask(text);
   show();
