@@ -29,6 +29,13 @@ function enter(found) {
   conversation = null; // what is written from now on is the new user's
   transcript.show([]);
   $("greeting").hidden = true;
+  if (me !== null && me.user !== found.user) {
+    // Nothing of the one before stays.
+    $("spoken").replaceChildren();
+    isSendWanted = false;
+    fill("");
+    history.pushState(null, "", address(null));
+  }
   me = { ...found, outbox: new Outbox(found.user) };
   $("user-name").textContent = me.user;
   $("greeted").textContent = me.user;
@@ -51,13 +58,7 @@ async function openFirst() {
 
 async function switchUser(options) {
   const found = await identity.ask(options);
-  if (found === null) return;
-  // Nothing of the one before stays.
-  $("spoken").replaceChildren();
-  isSendWanted = false;
-  fill("");
-  history.pushState(null, "", address(null));
-  enter(found);
+  if (found !== null) enter(found);
 }
 
 async function signedOut(reason) {
