@@ -106,6 +106,12 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
     if a2a is not None:
         app.router.routes.extend(a2a_routes(app.state.served, a2a, grace=grace))
     add_chat_page(app, agent_name=agent.name, is_authenticated=bool(auth))
+    add_chat_page(
+        app,
+        agent_name=agent.name,
+        is_authenticated=bool(auth),
+        most_bytes=limits.body_bytes,
+    )
     _handle_errors(app)
     describe(app, is_authenticated=bool(auth))
     if cors_origins:

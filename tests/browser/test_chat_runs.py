@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from playwright.async_api import expect
 from sqlalchemy import make_url
 
 from agno_sql.agent.agent import Agent
-from agno_sql.errors import ModelUnavailableError
+from agno_sql.errors import InputRejectedError, ModelUnavailableError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, ToolCall
 from agno_sql.models.demo import DemoModel
@@ -28,6 +29,7 @@ from tests.support.tcp import proxy_to
 if TYPE_CHECKING:
     from playwright.async_api import Page, Route
 
+    from agno_sql.agent.context import HookInput
     from tests.browser.conftest import Serve
     from tests.support.browser import Console
 
@@ -298,12 +300,38 @@ async def test_what_the_database_could_not_take_is_stored_once_when_it_is_tried_
 async def test_what_is_refused_goes_back_to_its_writer(
     serve: Serve, page: Page, memory: SQLMemory, console: Console
 ) -> None:
-    console.expect("413")
     console.expect("404")  # no run of it is found
-    agent = agent_of(ScriptedModel("hi"), memory)
-    chat = await Chat.entered(page, await serve(agent, limits=Limits(body_bytes=400)))
-    await chat.ask("x" * 400)
-    await expect(chat.notice).to_contain_text("too long")
-    await expect(chat.message).to_have_value("x" * 400)
-    await chat.ask("short")
+
+    def judge(given: HookInput) -> None:
+        if given.input == "rude":
+            raise InputRejectedError("be kind")
+
+    agent = agent_of(ScriptedModel("hi"), memory, pre_hooks=[judge])
+    chat = await Chat.entered(page, await serve(agent))
+    await chat.ask("rude")
+    await expect(chat.notice).to_contain_text("Not sent. The assistant does not take this message.")
+    await expect(chat.message).to_have_value("rude")
+    await chat.ask("kind")
     await expect(chat.answers).to_have_text("hi")
+    assert (await memory.sessions("alice"))[0].message_count == 2
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "é", "\x01"])
+async def test_what_is_too_long_for_the_server_is_not_sent(
+    serve: Serve, page: Page, memory: SQLMemory, letter: str
+) -> None:
+    """Not by one byte, whatever the letters take in JSON."""
+    text = "a" + 50 * letter
+    some_id = 32 * "0"
+    body = {"session_id": some_id, "run_id": some_id, "message": text, "stream": True}
+    sent = json.dumps(body | {"user_id": "alice"}, ensure_ascii=False, separators=(",", ":"))
+    agent = agent_of(ScriptedModel("hi"), memory)
+    limits = Limits(body_bytes=len(sent.encode()))
+    chat = await Chat.entered(page, await serve(agent, limits=limits))
+    await chat.ask("a" + text)
+    await expect(page.locator("#too-long")).to_contain_text("too long")
+    await expect(chat.message).to_have_value("a" + text)
+    await chat.ask(text)
+    await expect(chat.answers).to_have_text("hi")
+    await expect(page.locator("#too-long")).to_be_hidden()
+    assert (await memory.sessions("alice"))[0].message_count == 2

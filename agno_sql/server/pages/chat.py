@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 
-def add_chat_page(app: FastAPI, *, agent_name: str, is_authenticated: bool) -> None:
-    """Serve the page; it asks its user for a token if callers of *app* are authenticated."""
+def add_chat_page(
+    app: FastAPI, *, agent_name: str, is_authenticated: bool, most_bytes: int
+) -> None:
+    """Serve the page; it asks its user for a token if callers of *app* are authenticated.
+
+    What would take more than *most_bytes* it does not send: a browser whose server stops to read
+    in the middle of a body can't tell that from a lost connection.
+    """
     html = Template((FOLDER / "chat.html").read_text("utf-8")).substitute(
-        agent=escape(agent_name), auth="token" if is_authenticated else "none"
+        agent=escape(agent_name),
+        auth="token" if is_authenticated else "none",
+        most_bytes=most_bytes,
     )
     page, files = File.of(html, ".html"), static_files()
 

@@ -2,6 +2,12 @@
 
 // The server sends a sign of life every 15 seconds.
 const SILENCE_MS = 40_000;
+const MOST_BYTES = Number(document.documentElement.dataset.mostBytes);
+
+/** An id of 128 random bits; crypto.randomUUID is not there without TLS. */
+export function newId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
 
 /** The server's word on what went wrong (RFC 9457). */
 export class Problem extends Error {
@@ -42,6 +48,12 @@ export class Api {
     return this.#json("DELETE", "messages", { query: { session_id: session } });
   }
 
+  /** Tell whether the server takes a *message* of this length. */
+  fits(session, message) {
+    const body = { ...this.#question(session, newId(), message), ...this.#named };
+    return new Blob([JSON.stringify(body)]).size <= MOST_BYTES;
+  }
+
   /** Yield each event of a run, which begins now unless it is at work or done already. */
   async *chat(session, run, message, signal) {
     const silence = new AbortController();
@@ -53,7 +65,7 @@ export class Api {
     try {
       heard();
       const response = await this.#fetch("POST", "chat", {
-        body: { session_id: session, run_id: run, message, stream: true },
+        body: this.#question(session, run, message),
         signal: AbortSignal.any([signal, silence.signal]),
       });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -82,6 +94,14 @@ export class Api {
     }
   }
 
+  get #named() {
+    return this.user === null ? {} : { user_id: this.user };
+  }
+
+  #question(session, run, message) {
+    return { session_id: session, run_id: run, message, stream: true };
+  }
+
   async #json(method, path, options) {
     try {
       const response = await this.#fetch(method, path, options);
@@ -98,14 +118,13 @@ export class Api {
     const headers = {};
     if (this.token !== null) headers.authorization = `Bearer ${this.token}`;
     if (body !== null) headers["content-type"] = "application/json";
-    const named = this.user === null ? {} : { user_id: this.user };
-    for (const [name, value] of Object.entries(body === null ? { ...query, ...named } : {})) {
+    for (const [name, value] of Object.entries(body === null ? { ...query, ...this.#named } : {})) {
       if (value !== null) url.searchParams.set(name, value);
     }
     const response = await fetch(url, {
       method,
       headers,
-      body: body === null ? null : JSON.stringify({ ...body, ...named }),
+      body: body === null ? null : JSON.stringify({ ...body, ...this.#named }),
       signal,
     });
     if (!response.ok) {

@@ -3,7 +3,7 @@
 // A run belongs to the server. The page only follows it, and finds it again after a reload, a lost
 // connection or a restart by its run_id: asking with the same one is safe, however often.
 
-import { Disconnected, Problem } from "./api.js";
+import { Disconnected, Problem, newId } from "./api.js";
 import { words } from "./words.js";
 
 // What passes by itself; the page asks again until it has.
@@ -304,9 +304,4 @@ export class Conversation {
 
 function isPassing(error) {
   return error instanceof Disconnected || PASSING.has(error.code);
-}
-
-/** An id of 128 random bits; crypto.randomUUID is not there without TLS. */
-export function newId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -1,6 +1,7 @@
 // The chat page: which user, which conversation, and what the keys and buttons do.
 
-import { Conversation, newId } from "./conversation.js";
+import { newId } from "./api.js";
+import { Conversation } from "./conversation.js";
 import { $, say } from "./dom.js";
 import * as identity from "./identity.js";
 import { Sessions } from "./sessions.js";
@@ -150,6 +151,7 @@ function fill(text) {
 }
 
 function grow() {
+  $("too-long").textContent = "";
   const box = $("message");
   box.style.height = "auto";
   box.style.height = `${box.scrollHeight}px`;
@@ -160,6 +162,10 @@ function send() {
   const text = $("message").value;
   isSendWanted = conversation === null; // as soon as it is known where to
   if (!text.trim() || isSendWanted || conversation.isWorking) return;
+  if (!me.api.fits(conversation.session, text)) {
+    $("too-long").textContent = "This message is too long for the server.";
+    return;
+  }
   fill("");
   conversation.ask(text);
   show();
