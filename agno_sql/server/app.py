@@ -105,7 +105,6 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
         app.include_router(part.router)
     if a2a is not None:
         app.router.routes.extend(a2a_routes(app.state.served, a2a, grace=grace))
-    add_chat_page(app, agent_name=agent.name, is_authenticated=bool(auth))
     add_chat_page(
         app,
         agent_name=agent.name,
