@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 # What HTML or UTF-8 can't carry; templates have nothing of it.
-_UNFIT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_UNFIT: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _FIRST_ISOLATE, _POP_ISOLATE = "\u2068", "\u2069"
 _VISIBLE: Final = frozenset("LNPS")
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

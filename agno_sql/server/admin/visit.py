@@ -183,7 +183,8 @@ def _place(origin: str) -> tuple[str, int] | None:
     """Return host and port of an origin of the web; ``None`` for what is none."""
     try:
         parts = urlsplit(origin)
-        port = parts.port or _PORTS[parts.scheme]
+        default = _PORTS[parts.scheme]
+        port = parts.port or default
     except (ValueError, KeyError):
         return None
     return (parts.hostname, port) if parts.hostname else None
