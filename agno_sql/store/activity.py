@@ -89,7 +89,7 @@ async def users_by_prefix(
             func.count().label("sessions"),
             func.sum(c.message_count).label("messages"),
         )
-        .where(c.user_id >= prefix, c.user_id > after)
+        .where(c.user_id > after if after >= prefix else c.user_id >= prefix)
         .group_by(c.user_id)
         .order_by(c.user_id)
         .limit(limit)

@@ -38,6 +38,14 @@ FROM numbers
 UNION ALL
 SELECT 'light-' || (1 + n / 10), 'default', 1 + n % 10, 'user', 'hello', {_AT}
 FROM (SELECT n - 1 AS n FROM numbers) AS from_zero"""
+# A run for every second message.
+_RUNS: Final = f"""
+INSERT INTO runs
+    (user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq, last_seq,
+     model, input_tokens, output_tokens, started_at, finished_at)
+SELECT user_id, session_id, 'run-' || seq, 'shop', 'completed', 1, 'x', seq - 1, seq, 'm', 1, 1,
+    {_AT}, {_AT}
+FROM messages WHERE seq % 2 = 0"""
 _NUMBERS: Final = (
     "CREATE TEMP TABLE numbers AS WITH RECURSIVE s (n) AS "
     f"(SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {MESSAGES}) SELECT n FROM s"
@@ -51,17 +59,18 @@ class Executed(NamedTuple):
     parameters: tuple[Any, ...]
 
 
-def fill(url: str) -> None:
+def fill(url: str, *, runs: bool = False) -> None:
     """Store the two unequal kinds of users, and have the planner count them."""
+    filled = (_CONVERSATIONS, _MESSAGES, *((_RUNS,) if runs else ()))
     if "sqlite" in url:
         with closing(sqlite3.connect(str(make_url(url).database))) as file, file:
-            for statement in (_NUMBERS, _CONVERSATIONS, _MESSAGES, "ANALYZE"):
+            for statement in (_NUMBERS, *filled, "ANALYZE"):
                 file.execute(statement)
         return
     with psycopg.connect(sync_url(url), autocommit=True) as server:
         # Foreign keys are not checked in this role, row by row: most of the time it would take.
         server.execute("SET session_replication_role = replica")
-        timed = [s.replace(_AT, f"timestamptz {_AT}") for s in (_CONVERSATIONS, _MESSAGES)]
+        timed = [s.replace(_AT, f"timestamptz {_AT}") for s in filled]
         for statement in (_NUMBERS, *timed, "VACUUM ANALYZE"):
             server.execute(statement)
 

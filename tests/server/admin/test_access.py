@@ -21,7 +21,7 @@ from tests.support.runner import rows
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PAGES: Final = [
+PAGES: Final[list[tuple[str, dict[str, str]]]] = [
     ("", {}),
     ("users", {}),
     ("user", {"user_id": "alice"}),
@@ -31,7 +31,7 @@ PAGES: Final = [
     ("erase", {"user_id": "alice"}),
     ("clean-up", {"days": "1"}),
 ]
-DEEDS: Final = [
+DEEDS: Final[list[tuple[str, dict[str, str], dict[str, str]]]] = [
     ("clear", {"user_id": "alice", "session_id": "default"}, {"confirmation": "default"}),
     ("erase", {"user_id": "alice"}, {"confirmation": "alice"}),
     ("logout", {}, {}),
@@ -86,7 +86,7 @@ class TestLoggingIn:
                 assert response.text == ""
             csrf = await visitor.csrf("login")
             for page, params, fields in DEEDS:
-                response = await visitor.post(page, fields | {"csrf": csrf}, **params)
+                response = await visitor.post(page, fields | {"csrf": csrf}, params=params)
                 assert response.headers["location"] == "/admin/login"
         assert await memory.size("alice") == 1
 
@@ -163,7 +163,7 @@ class TestASession:
             clock.advance(timedelta(seconds=1))
             assert not await is_logged_in(visitor)
             response = await visitor.post(
-                "erase", {"csrf": csrf, "confirmation": "alice"}, user_id="alice"
+                "erase", {"csrf": csrf, "confirmation": "alice"}, params={"user_id": "alice"}
             )
             assert response.headers["location"] == "/admin/login"
             _, key = await memory.api_keys.create("day shift", is_admin=True)
@@ -244,7 +244,7 @@ class TestAForm:
             ]
             for page, params, fields in DEEDS:
                 for one in wrong:
-                    response = await visitor.post(page, fields | one, **params)
+                    response = await visitor.post(page, fields | one, params=params)
                     assert (response.status_code, await memory.size("alice")) == (403, 1), one
             assert await is_logged_in(visitor)
 
@@ -271,7 +271,7 @@ class TestAForm:
             for page, params, fields in DEEDS:
                 for headers in elsewhere:
                     response = await visitor.post(
-                        page, fields | {"csrf": csrf}, headers=headers, **params
+                        page, fields | {"csrf": csrf}, headers=headers, params=params
                     )
                     assert response.status_code == 403, headers
                     assert await memory.size("alice") == 1
@@ -310,13 +310,19 @@ class TestWithoutAuthentication:
             for page in ("login", "logout"):
                 assert (await visitor.get(page)).headers["location"] == "/admin/"
             fields = {"confirmation": "alice", "csrf": "0" * 64}
-            assert (await visitor.post("erase", fields, user_id="alice")).status_code == 403
+            assert (
+                await visitor.post("erase", fields, params={"user_id": "alice"})
+            ).status_code == 403
             fields["csrf"] = shown.fields["csrf"]
             headers = {"origin": "http://localhost:3000"}
-            response = await visitor.post("erase", fields, headers=headers, user_id="alice")
+            response = await visitor.post(
+                "erase", fields, headers=headers, params={"user_id": "alice"}
+            )
             assert response.status_code == 403
             assert await memory.size("alice") == 1
-            assert (await visitor.post("erase", fields, user_id="alice")).status_code == 303
+            assert (
+                await visitor.post("erase", fields, params={"user_id": "alice"})
+            ).status_code == 303
         assert await memory.size("alice") == 0
 
 
@@ -337,7 +343,7 @@ async def test_every_answer_forbids_scripts_frames_and_caches(memory: SQLMemory)
             visitor.get("users", cursor="x"),
             visitor.get("admin.css"),
             visitor.get("icon.svg"),
-            visitor.post("erase", {}, user_id="alice"),
+            visitor.post("erase", {}, params={"user_id": "alice"}),
             visitor.client.put("/admin/erase"),
             visitor.submit("logout", {"csrf": await visitor.csrf()}),
             visitor.get("login"),

@@ -177,12 +177,12 @@ class TestCleanUp:
             dry = await visitor.see("clean-up", days=90)
             await memory.add(Message.user("back again"), "gone-too")
             fields = dry.fields | {"confirmation": "2"}
-            response = await visitor.post("clean-up", fields, days=90)
+            response = await visitor.post("clean-up", fields, params={"days": 90})
             assert response.status_code == 422
             assert "1 user inactive" in response.text
             # Nobody who left since can be among those of the time that was shown.
             fields |= {"confirmation": "1"}
-            done = await visitor.follow(await visitor.post("clean-up", fields, days=1))
+            done = await visitor.follow(await visitor.post("clean-up", fields, params={"days": 1}))
             assert "1 user deleted." in done.text
         left = {user.user_id for user in await memory.operator.users()}
         assert left == {"gone-too", "back"}
@@ -204,7 +204,7 @@ class TestCleanUp:
     async def test_wants_a_time_in_the_past(self, memory: SQLMemory, until: str) -> None:
         async with visiting(shop_agent(memory), memory) as visitor:
             fields = {"csrf": await visitor.csrf(), "until": until, "confirmation": "3"}
-            response = await visitor.post("clean-up", fields, days=90)
+            response = await visitor.post("clean-up", fields, params={"days": 90})
             assert response.status_code == 422
         assert len(await memory.operator.users()) == 3
 

@@ -11,7 +11,7 @@ from agno_sql.server import ApiKeyAuth
 from tests.support.http import served
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     import httpx
 
@@ -74,22 +74,22 @@ class Visitor:
     async def post(
         self,
         page: str,
-        fields: dict[str, str],
+        fields: Mapping[str, str],
         *,
-        headers: dict[str, str] | None = None,
-        **params: Any,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> httpx.Response:
         return await self.client.post(
             f"{self.base}/{page}",
             params=params,
-            data=fields,
+            data=dict(fields),
             headers=self.origin if headers is None else headers,
         )
 
     async def submit(self, page: str, fields: dict[str, str], **params: Any) -> httpx.Response:
         """Fill in the form of a page and send it, as a browser does."""
         shown = await self.see(page, **params)
-        return await self.post(page, shown.fields | fields, **params)
+        return await self.post(page, shown.fields | fields, params=params)
 
     async def log_in(self, key: str, **params: Any) -> httpx.Response:
         return await self.submit("login", {"key": key}, **params)
