@@ -45,6 +45,9 @@ def test_the_wheel_has_the_migrations_and_the_type_marker(wheel: Path) -> None:
     assert "agno_sql/_migrations/env.py" in names
     for migration in (CHECKOUT / "migrations" / "versions").glob("*.py"):
         assert f"agno_sql/_migrations/versions/{migration.name}" in names
+    admin = CHECKOUT / "agno_sql" / "server" / "admin"
+    for file in (*admin.glob("templates/*"), *admin.glob("static/*")):
+        assert file.relative_to(CHECKOUT).as_posix() in names
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 
 
