@@ -12,7 +12,8 @@ from agno_sql.ids import named_user_id
 
 def of_activity(at: datetime, named: str) -> str:
     """Return the cursor of a page that ended with what is *named*, last active at *at*."""
-    return urlsafe_b64encode(json.dumps([at.isoformat(), named]).encode()).decode()
+    word = json.dumps([at.isoformat(), named], ensure_ascii=False)
+    return urlsafe_b64encode(word.encode()).decode()
 
 
 def activity(cursor: str) -> tuple[datetime, str]:
