@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[Visit, pages.Shown], Awaitable[Response]]
 
+_log: Final = logging.getLogger(__name__)
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -103,6 +105,7 @@ async def _login(visit: Visit, _: pages.Shown) -> Response:
         return visit.page("login.html", is_wrong=False)
     token = await visit.keys.begin_session(visit.form.get("key", "").strip())
     if token is None:
+        _log.warning("somebody tried to log in to the operator's pages with a wrong key")
         return visit.page("login.html", is_wrong=True, status=403)
     return visit.logged_in(token, where)
 

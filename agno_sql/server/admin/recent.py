@@ -48,13 +48,12 @@ class RecentStatistics:
             await asyncio.wait([self._reading])
 
     async def _read(self) -> None:
-        began = time.monotonic()
+        began, is_read = time.monotonic(), False
         try:
-            self._found, self.has_failed = await self._operator.statistics(), False
+            self._found, is_read = await self._operator.statistics(), True
         except AgnoSQLError as error:
-            self.has_failed = True
             _log.warning("the statistics can't be read: %s", error)
         finally:
-            now = time.monotonic()
+            now, self.has_failed = time.monotonic(), not is_read
             self._rests_until = now + _REST * (now - began)
             self._reading = None

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _COOKIE: Final = "agno_sql_admin"
 _NOTICE: Final = "agno_sql_notice"
 _TOKEN: Final = re.compile("[A-Za-z0-9_-]{43}", re.ASCII)
+# One of our pages, with its query: it leads nowhere else.
+_PLACE: Final = re.compile(r"/[a-z-]*(\?[!-~]*)?")
 _MOST_FIELDS: Final = 20
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -124,9 +126,8 @@ class Visit:
 
     def logged_in(self, token: str, where: str) -> Response:
         """Return what leads on from the login page to *where*, an address below ours."""
-        # Whatever it is, behind our own path it leads nowhere else.
-        path = where if where.startswith("/") else "/"
-        response = RedirectResponse(self._base + path, status_code=303)
+        place = where if _PLACE.fullmatch(where) else "/"
+        response = RedirectResponse(self._base + place, status_code=303)
         lasts = int(SESSION_LASTS.total_seconds())
         self._set_cookie(response, _COOKIE, token, max_age=lasts)
         return response

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import asynccontextmanager
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.server import ApiKeyAuth
-from tests.support.http import served
+from tests.support.http import DEADLINE_S, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -60,6 +61,13 @@ class Visitor:
 
     async def see(self, page: str, **params: Any) -> Page:
         return Page(await self.get(page, **params))
+
+    async def overview(self) -> Page:
+        """Return the overview once its numbers are there, or can't be."""
+        async with asyncio.timeout(DEADLINE_S):
+            while "for the first time" in (shown := await self.see("")).text:
+                pass  # each answer has waited for them
+        return shown
 
     async def follow(self, response: httpx.Response) -> Page:
         """Return the page that a redirect leads to."""
