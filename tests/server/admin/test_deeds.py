@@ -138,12 +138,14 @@ class TestCleanUp:
 
     @pytest.fixture
     async def memory(self, database_url: str) -> AsyncIterator[SQLMemory]:
-        """Three users of a hundred days ago, one of whom was here today again."""
+        """Three users of a hundred days ago, one of whom is back today, and one of last week."""
         clock = FakeClock(datetime.now(UTC) - timedelta(days=100))
         async with SQLMemory.open(database_url, clock=clock) as before:
             for user in ("gone", "gone-too", "back"):
                 await chat_of(before, user)
                 await chat_of(before, user, "other")
+            clock.advance(timedelta(days=93))
+            await chat_of(before, "lately")
         async with SQLMemory.open(database_url) as now:
             await now.add(Message.user("hi"), "back")
             yield now
@@ -185,7 +187,7 @@ class TestCleanUp:
             done = await visitor.follow(await visitor.post("clean-up", fields, params={"days": 1}))
             assert "1 user deleted." in done.text
         left = {user.user_id for user in await memory.operator.users()}
-        assert left == {"gone-too", "back"}
+        assert left == {"gone-too", "back", "lately"}
 
     async def test_says_so_if_it_takes_too_long_for_one_go(
         self, memory: SQLMemory, monkeypatch: pytest.MonkeyPatch
@@ -206,7 +208,7 @@ class TestCleanUp:
             fields = {"csrf": await visitor.csrf(), "until": until, "confirmation": "3"}
             response = await visitor.post("clean-up", fields, params={"days": 90})
             assert response.status_code == 422
-        assert len(await memory.operator.users()) == 3
+        assert len(await memory.operator.users()) == 4
 
 
 @pytest.mark.guarantee("G94")

@@ -275,7 +275,7 @@ class TestTheOverview:
             visiting(shop_agent(memory), memory) as visitor,
         ):
             with psycopg.connect(sync_url(postgres_url)) as other:
-                other.execute("LOCK TABLE runs IN ACCESS EXCLUSIVE MODE")
+                other.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
                 shown = await visitor.get("")
                 assert "for the first time" in shown.text
                 assert shown.headers["refresh"] == "2"
@@ -283,6 +283,16 @@ class TestTheOverview:
             assert "Messages a day" in (await visitor.overview()).text
             response = await visitor.get("")
             assert "refresh" not in response.headers
+
+    async def test_leaves_nothing_behind_if_the_server_stops_meanwhile(
+        self, postgres_url: str
+    ) -> None:
+        """The server under test looks for tasks that are left."""
+        async with SQLMemory.open(postgres_url) as memory:
+            with psycopg.connect(sync_url(postgres_url)) as other:
+                other.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
+                async with served(shop_agent(memory)) as client:
+                    assert "for the first time" in (await Visitor(client).see("")).text
 
     async def test_says_so_if_there_are_none(self, sqlite_memory: SQLMemory) -> None:
         async with served(shop_agent(sqlite_memory)) as client:
