@@ -170,7 +170,7 @@ class TestLists:
     @pytest.mark.guarantee("G97")
     async def test_of_messages_backwards_and_forwards(self, database_url: str) -> None:
         async with SQLMemory.open(database_url, capacity=None) as memory:
-            await memory.extend([Message.user(f"<{n}>") for n in range(1, 131)], "alice")
+            await memory.extend([Message.user(f"<{n}>") for n in range(1, 151)], "alice")
             async with visiting(shop_agent(memory), memory) as visitor:
                 page = await visitor.see("session", **TALK)
                 back = [page]
@@ -181,14 +181,15 @@ class TestLists:
                 while newer := [link for link in page.links if "&after=" in link]:
                     page = Page(await visitor.client.get(newer[0]))
                     forth.append(page)
-        everything = list(range(1, 131))
+        everything = list(range(1, 151))
         assert [seq for page in reversed(back) for seq in shown_in(page)] == everything
         assert [seq for page in forth for seq in shown_in(page)] == everything
         assert shown_in(back[0]) == everything[-50:]
+        assert (len(back), len(forth)) == (3, 3), "the last page, though full, leads to no other"
 
 
 def shown_in(page: Page) -> list[int]:
-    return [n for n in range(1, 131) if f"<{n}>" in page.text]
+    return [n for n in range(1, 151) if f"<{n}>" in page.text]
 
 
 class TestATranscript:
