@@ -45,8 +45,14 @@ def test_the_wheel_has_the_migrations_the_pages_and_the_type_marker(wheel: Path)
     assert "agno_sql/_migrations/env.py" in names
     for migration in (CHECKOUT / "migrations" / "versions").glob("*.py"):
         assert f"agno_sql/_migrations/versions/{migration.name}" in names
-    pages = CHECKOUT / "agno_sql" / "server" / "pages"
-    for file in (*pages.glob("*.html"), *pages.glob("static/**/*.*")):
+    server = CHECKOUT / "agno_sql" / "server"
+    pages, admin = server / "pages", server / "admin"
+    for file in (
+        *pages.glob("*.html"),
+        *pages.glob("static/**/*.*"),
+        *admin.glob("templates/*"),
+        *admin.glob("static/*"),
+    ):
         assert file.relative_to(CHECKOUT).as_posix() in names
     assert not [name for name in names if name.startswith(("tests/", "docs/"))]
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
+from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from agno_sql.api_key import ApiKey
 from agno_sql.errors import InvalidOptionError
-from agno_sql.store import api_keys
+from agno_sql.store import admin_sessions, api_keys
 
 if TYPE_CHECKING:
     from agno_sql.clock import Clock
     from agno_sql.store.database import Database
 
 PREFIX: Final = "agno_sql"
+SESSION_LASTS: Final = timedelta(hours=8)
+"""How long an administrator stays logged in to the operator's pages."""
+
 _KEY: Final = re.compile(rf"{PREFIX}_([0-9a-f]{{12}})_([A-Za-z0-9_-]{{43}})", re.ASCII)
 _MOST_NAME_CHARACTERS: Final = 255
 _NO_DIGEST: Final = "0" * 64
@@ -68,6 +72,36 @@ class ApiKeys:
         return await self._database.write(
             lambda conn: api_keys.revoke(conn, key_id, at=self._clock.now())
         )
+
+    async def begin_session(self, text: str) -> str | None:
+        """Log an administrator in by the *text* of a key; return the token of the session.
+
+        The token holds 256 random bits; only their digest is stored. ``None`` unless the key is
+        valid and an administrator's.
+        """
+        key = await self.check(text)
+        if key is None or not key.is_admin:
+            return None
+        token, now = secrets.token_urlsafe(32), self._clock.now()
+        await self._database.write(
+            lambda conn: admin_sessions.begin(
+                conn, _digest(token), key.id, at=now, expires_at=now + SESSION_LASTS
+            )
+        )
+        return token
+
+    async def key_of_session(self, token: str) -> ApiKey | None:
+        """Return the key that the session was begun with.
+
+        ``None`` for a session that has ended, has expired, or whose key was revoked since.
+        """
+        return await self._database.read(
+            lambda conn: admin_sessions.key_of(conn, _digest(token), at=self._clock.now())
+        )
+
+    async def end_session(self, token: str) -> None:
+        """Log out."""
+        await self._database.write(lambda conn: admin_sessions.end(conn, _digest(token)))
 
 
 def _digest(secret: str) -> str:

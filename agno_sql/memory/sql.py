@@ -18,6 +18,7 @@ from agno_sql.ids import (
 )
 from agno_sql.memory.api_keys import ApiKeys
 from agno_sql.memory.limits import at_least, valid_capacity, valid_duration
+from agno_sql.memory.operator import Operator
 from agno_sql.memory.sql_run_log import SQLRunLog
 from agno_sql.message import Message, Session, UserActivity, checked_messages
 from agno_sql.runs import RunFilter, RunKey
@@ -72,6 +73,7 @@ class SQLMemory:
             self._database, self._batches, clock=self._clock, capacity=self._capacity
         )
         self._api_keys = ApiKeys(self._database, clock=self._clock)
+        self._operator = Operator(self._database, clock=self._clock)
 
     @property
     def run_log(self) -> RunLog:
@@ -82,6 +84,11 @@ class SQLMemory:
     def api_keys(self) -> ApiKeys:
         """The API keys of a server on this database."""
         return self._api_keys
+
+    @property
+    def operator(self) -> Operator:
+        """What an operator asks, over all users of this database."""
+        return self._operator
 
     async def check(self) -> None:
         """Return if the database answers and its tables are of this version; else raise."""

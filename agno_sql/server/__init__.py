@@ -29,7 +29,9 @@ _HOMES: Final = {
     "listen": "agno_sql.server.process",
     "serve": "agno_sql.server.process",
 }
-_OF_THE_EXTRA: Final = frozenset({"fastapi", "starlette", "uvicorn", "jwt", "cryptography"})
+_OF_THE_EXTRA: Final = frozenset(
+    {"fastapi", "starlette", "uvicorn", "jinja2", "jwt", "cryptography"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -19,6 +19,9 @@ from agno_sql.memory.limits import valid_duration
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.server import chat, health, runs, sessions, users
 from agno_sql.server.a2a import A2A, a2a_routes
+from agno_sql.server.admin.app import mount_admin
+from agno_sql.server.admin.pages import Shown
+from agno_sql.server.admin.recent import RecentStatistics
 from agno_sql.server.gate import Gate
 from agno_sql.server.lifecycle import Lifecycle
 from agno_sql.server.limits import Limits
@@ -84,11 +87,13 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
     limits = limits or Limits()
     ongoing = OngoingRuns(agent, at_most=limits.concurrency)
     lifecycle = Lifecycle(agent, ongoing, grace=valid_duration(grace, "grace"))
+    statistics = RecentStatistics(agent.memory.operator)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with lifecycle.running():
             yield
+        await statistics.stop()
 
     app = FastAPI(
         title=agent.name,
@@ -101,6 +106,7 @@ def create_app(  # noqa: PLR0913  (an application has that many parts, all by ke
     )
     app.state.served = Served(agent=agent, memory=agent.memory, ongoing=ongoing, auth=tuple(auth))
     app.state.lifecycle = lifecycle
+    mount_admin(app, Shown(agent, agent.memory, statistics), auth)
     for part in (chat, sessions, runs, users, health):
         app.include_router(part.router)
     if a2a is not None:

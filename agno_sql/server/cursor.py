@@ -50,7 +50,7 @@ def seq(cursor: str) -> int:
 
 
 def _word(*parts: str) -> str:
-    return urlsafe_b64encode(json.dumps(parts).encode()).decode()
+    return urlsafe_b64encode(json.dumps(parts, ensure_ascii=False).encode()).decode()
 
 
 def _told(cursor: str) -> Any:

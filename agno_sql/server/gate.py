@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # A name, an IPv4 address, or an IPv6 one in brackets; without the port.
 _HOST: Final = re.compile(r"([^:\[\]]+|\[[0-9a-f:.]+\])(?::[0-9]+)?")
 _JSON: Final = ("application/json", "application/a2a+json")
+_FORM: Final = ("application/x-www-form-urlencoded",)
 _HEALTH: Final = ("/healthz", "/readyz")
 _HEADERS: Final = {
     "cache-control": "no-store",
@@ -86,9 +87,11 @@ class Gate:
             raise UnknownHostError("this server has no authentication: it is for local use only")
         if self._served > self._limits.concurrency:
             raise OverloadedError("too many requests are at work; try again later")
-        return await self._with_body(headers, receive)
+        return await self._with_body(headers, receive, _media_types(scope))
 
-    async def _with_body(self, headers: Headers, receive: Receive) -> Receive:
+    async def _with_body(
+        self, headers: Headers, receive: Receive, expected: tuple[str, ...]
+    ) -> Receive:
         length = headers.get("content-length", "0")
         if length == "0" and "transfer-encoding" not in headers:
             return receive
@@ -96,8 +99,8 @@ class Gate:
         if not length.isdecimal() or len(length) > len(str(most)) or int(length) > most:
             raise BodyTooLargeError(f"the body must have at most {most} bytes")
         media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type not in _JSON:
-            raise MediaTypeError("the body must be application/json")
+        if media_type not in expected:
+            raise MediaTypeError(f"the body must be {expected[0]}")
         try:
             async with asyncio.timeout(self._limits.body_timeout.total_seconds()):
                 body = await _read(receive, most)
@@ -133,12 +136,25 @@ class _Answer:
             raise
 
 
+def _media_types(scope: Scope) -> tuple[str, ...]:
+    """Return what a body may be: JSON, which no page of another origin can send unasked.
+
+    The operator's pages post forms, and tell by other means where a form comes from.
+    """
+    is_of_pages = _path(scope).startswith("/admin/")
+    return _FORM if is_of_pages else _JSON
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def _asks_for_health(scope: Scope) -> bool:
     """Tell whether the request is one of those that are answered however much is at work."""
     headers = Headers(scope=scope)
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
     has_body = "content-length" in headers or "transfer-encoding" in headers
-    return scope["method"] == "GET" and path in _HEALTH and not has_body
+    return scope["method"] == "GET" and _path(scope) in _HEALTH and not has_body
 
 
 def _host(headers: Headers) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, and_, func, literal, or_, select, tuple_, type_coerce
+from sqlalchemy import Select, Tuple, and_, func, literal, or_, select, tuple_, type_coerce
 from sqlalchemy.types import NullType
 
 from agno_sql.message import Session, UserActivity
@@ -15,11 +16,11 @@ from agno_sql.store.types import Id, UTCDateTime
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Row
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _TITLE_CHARACTERS: Final = 100
-_INACTIVE: Final = {"cross_tenant": "inactive users are looked for among all"}
+_ALL: Final = {"cross_tenant": "operators look for users among all"}
 
 
 async def last_activity(conn: AsyncConnection, user_id: str) -> datetime | None:
@@ -58,6 +59,50 @@ async def inactive_users(
     conn: AsyncConnection, until: datetime, *, limit: int, after: UserActivity | None
 ) -> list[UserActivity]:
     """Return a page of the users without activity after *until*, longest idle first."""
+    place, query = _users()
+    query = query.where(place[0] <= until)
+    if after is not None:
+        query = query.where(tuple_(*place) > _place_of(after))
+    return await _activities(conn, query.order_by(*place).limit(limit))
+
+
+async def latest_users(
+    conn: AsyncConnection, *, limit: int, after: UserActivity | None
+) -> list[UserActivity]:
+    """Return a page of all users, latest activity first."""
+    place, query = _users()
+    if after is not None:
+        query = query.where(tuple_(*place) < _place_of(after))
+    return await _activities(
+        conn, query.order_by(*(column.desc() for column in place)).limit(limit)
+    )
+
+
+async def users_by_prefix(
+    conn: AsyncConnection, prefix: str, *, limit: int, after: str
+) -> list[UserActivity]:
+    """Return a page of the users whose ids begin with *prefix*, in the order of their ids."""
+    c = conversations.c
+    # A range of the primary key, whose columns compare code point by code point.
+    query = (
+        select(
+            c.user_id,
+            func.max(c.last_active_at).label("last_active_at"),
+            func.count().label("sessions"),
+            func.sum(c.message_count).label("messages"),
+        )
+        .where(c.user_id > after if after >= prefix else c.user_id >= prefix)
+        .group_by(c.user_id)
+        .order_by(c.user_id)
+        .limit(limit)
+    )
+    if (end := _end_of(prefix)) is not None:
+        query = query.where(c.user_id < end)
+    return await _activities(conn, query)
+
+
+def _users() -> tuple[tuple[ColumnElement[datetime], ColumnElement[str]], Select[*tuple[Any, ...]]]:
+    """Return a query for all users, and what orders it by their last activity."""
     c = conversations.alias("c").c
     later, own = conversations.alias("later").c, conversations.alias("own").c
     # A user stands at the place of their latest session. Walking the index on last_active_at
@@ -77,15 +122,16 @@ async def inactive_users(
     kept = select(func.sum(own.message_count)).where(own.user_id == c.user_id).scalar_subquery()
     query = select(
         c.user_id, c.last_active_at, totals.label("sessions"), kept.label("messages")
-    ).where(c.last_active_at <= until, ~has_later)
-    if after is not None:
-        query = query.where(
-            tuple_(c.last_active_at, c.user_id)
-            > tuple_(literal(after.last_active_at, UTCDateTime), literal(after.user_id, Id))
-        )
-    rows = await conn.execute(
-        query.order_by(c.last_active_at, c.user_id).limit(limit).execution_options(**_INACTIVE)
-    )
+    ).where(~has_later)
+    return (c.last_active_at, c.user_id), query
+
+
+def _place_of(user: UserActivity) -> Tuple:
+    return tuple_(literal(user.last_active_at, UTCDateTime), literal(user.user_id, Id))
+
+
+async def _activities(conn: AsyncConnection, query: Select[*tuple[Any, ...]]) -> list[UserActivity]:
+    rows = await conn.execute(query.execution_options(**_ALL))
     return [
         UserActivity(
             user_id=row.user_id,
@@ -95,6 +141,16 @@ async def inactive_users(
         )
         for row in rows
     ]
+
+
+def _end_of(prefix: str) -> str | None:
+    """Return the first text behind all that begin with *prefix*; ``None`` if nothing is."""
+    stem = prefix.rstrip(chr(sys.maxunicode))
+    if not stem:
+        return None
+    following = ord(stem[-1]) + 1
+    # Surrogates are no characters: no database can be asked for one.
+    return stem[:-1] + chr(0xE000 if following == 0xD800 else following)  # noqa: PLR2004
 
 
 def _sessions(user_id: str) -> Select[*tuple[Any, ...]]:

@@ -33,13 +33,13 @@ async def add(conn: AsyncConnection, key: ApiKey, secret_sha256: str) -> None:
 async def find(conn: AsyncConnection, key_id: str) -> tuple[ApiKey, str] | None:
     """Return a key and the digest of its secret; ``None`` for one that is not known."""
     row = (await conn.execute(select(api_keys).where(api_keys.c.key_id == key_id))).one_or_none()
-    return None if row is None else (_key(row), row.secret_sha256)
+    return None if row is None else (api_key(row), row.secret_sha256)
 
 
 async def every(conn: AsyncConnection) -> list[ApiKey]:
     """Return all keys, the oldest first."""
     rows = await conn.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.key_id))
-    return [_key(row) for row in rows]
+    return [api_key(row) for row in rows]
 
 
 async def revoke(conn: AsyncConnection, key_id: str, *, at: datetime) -> bool:
@@ -52,7 +52,8 @@ async def revoke(conn: AsyncConnection, key_id: str, *, at: datetime) -> bool:
     return revoked.rowcount == 1
 
 
-def _key(row: Row[*tuple[Any, ...]]) -> ApiKey:
+def api_key(row: Row[*tuple[Any, ...]]) -> ApiKey:
+    """Return the key that *row* holds."""
     return ApiKey(
         id=row.key_id,
         name=decode(row.name),

@@ -58,7 +58,7 @@ class Database:
     at most and with jitter, after a deadlock, while the database is busy, and when a connection
     was lost before COMMIT. A write runs at READ COMMITTED on PostgreSQL and holds the write lock
     from its beginning on SQLite, whatever the engine's settings are. A server that does not
-    answer for 30 seconds is given up on, but for writes that may take *long*. A statement that has
+    answer for 30 seconds is given up on, but for work that may take *long*. A statement that has
     begun is settled before a cancellation is raised: SQLAlchemy abandons the connection of one that
     is cancelled, which on SQLite goes on in its thread with the write lock until the garbage
     collector comes by.
@@ -90,12 +90,16 @@ class Database:
         self._writers = WeakKeyDictionary()
 
     async def read(
-        self, work: Callable[[AsyncConnection], Awaitable[_T]], *, patient: bool = False
+        self,
+        work: Callable[[AsyncConnection], Awaitable[_T]],
+        *,
+        patient: bool = False,
+        long: bool = False,
     ) -> _T:
-        """Return what *work* returns; it gets a connection for reading. *patient* as in write."""
+        """Return what *work* returns; it gets a connection for reading. The rest as in write."""
 
         async def attempt() -> _T:
-            async with self._engine.connect() as conn, self._limit():
+            async with self._engine.connect() as conn, self._limit(long=long):
                 return await work(conn)
 
         return await self._try(lambda: settled(attempt()), again=_PATIENT if patient else _PASSING)

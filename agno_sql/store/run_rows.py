@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, and_, literal, select, tuple_
@@ -16,6 +17,7 @@ from agno_sql.store.text import decode, encode
 from agno_sql.store.types import Id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from sqlalchemy import Row
@@ -32,14 +34,19 @@ async def get(conn: AsyncConnection, key: RunKey) -> RunRecord | None:
     Raises:
         CorruptRecordError: The row was not written by this library; names it.
     """
-    try:
+    user, session = shown(key.user_id), shown(key.session_id)
+    with decoding(f"run {key.run_id} of user {user}, session {session}"):
         row = (await conn.execute(select(runs).where(is_run(key)))).one_or_none()
         return None if row is None else run_record(row)
+
+
+@contextmanager
+def decoding(what: str) -> Iterator[None]:
+    """Raise CorruptRecordError for *what* can't be decoded within."""
+    try:
+        yield
     except (ValueError, TypeError) as error:
-        raise CorruptRecordError(
-            f"run {key.run_id} of user {shown(key.user_id)}, session {shown(key.session_id)} "
-            f"can't be decoded: {error}"
-        ) from error
+        raise CorruptRecordError(f"{what} can't be decoded: {error}") from error
 
 
 async def find(conn: AsyncConnection, key: RunKey) -> StoredRun | None:

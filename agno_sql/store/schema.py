@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from agno_sql.store.database import Database
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The newest migration; a test holds it against the migrations folder."""
 
 VERSION_TABLE: Final = "agno_sql_version"

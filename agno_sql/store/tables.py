@@ -145,3 +145,13 @@ api_keys: Final = Table(
     Column("created_at", UTCDateTime, nullable=False),
     Column("revoked_at", UTCDateTime),
 )
+
+# Who is logged in to the operator's pages. What the browser holds is stored nowhere.
+admin_sessions: Final = Table(
+    "admin_sessions",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("key_id", String(12), nullable=False),
+    Column("expires_at", UTCDateTime, nullable=False),
+    ForeignKeyConstraint(["key_id"], ["api_keys.key_id"], ondelete="CASCADE"),
+)

@@ -51,6 +51,15 @@ async def test_messages_come_in_pages_either_way(
     )
 
 
+async def test_a_page_may_end_with_any_legal_id(
+    client: httpx.AsyncClient, memory: SQLMemory
+) -> None:
+    for session in ("\U0001f600" * 255, "\U0001f601" * 255, "\u202e" * 255):
+        await memory.add(Message.user("x"), "alice", session_id=session)
+    listed = await pages(client, "/sessions", user_id="alice", limit=1)
+    assert [len(page) for page in listed] == [1, 1, 1]
+
+
 async def test_a_message_is_told_with_all_that_it_has(
     client: httpx.AsyncClient, memory: SQLMemory
 ) -> None:

@@ -38,16 +38,14 @@ FROM numbers
 UNION ALL
 SELECT 'light-' || (1 + n / 10), 'default', 1 + n % 10, 'user', 'hello', {_AT}
 FROM (SELECT n - 1 AS n FROM numbers) AS from_zero"""
+# A run for every second message.
 _RUNS: Final = f"""
 INSERT INTO runs
     (user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq, last_seq,
-    model, input_tokens, output_tokens, started_at, finished_at)
-SELECT user_id, 'default', 'run-' || n, 'tester', 'cancelled', 1, '', seq, seq,
-    'scripted-1', 0, 0, {_AT}, {_AT}
-FROM (
-    SELECT 'light-' || n AS user_id, n, 1 AS seq FROM numbers WHERE n <= {LIGHT_USERS}
-    UNION ALL SELECT 'heavy', n, n FROM numbers WHERE n <= {LIGHT_USERS}
-) AS begun"""
+     model, input_tokens, output_tokens, started_at, finished_at)
+SELECT user_id, session_id, 'run-' || seq, 'shop', 'completed', 1, 'x', seq - 1, seq, 'm', 1, 1,
+    {_AT}, {_AT}
+FROM messages WHERE seq % 2 = 0"""
 _NUMBERS: Final = (
     "CREATE TEMP TABLE numbers AS WITH RECURSIVE s (n) AS "
     f"(SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < {MESSAGES}) SELECT n FROM s"
@@ -63,15 +61,16 @@ class Executed(NamedTuple):
 
 def fill(url: str) -> None:
     """Store the two unequal kinds of users, and have the planner count them."""
+    filled = (_CONVERSATIONS, _MESSAGES, _RUNS)
     if "sqlite" in url:
         with closing(sqlite3.connect(str(make_url(url).database))) as file, file:
-            for statement in (_NUMBERS, _CONVERSATIONS, _MESSAGES, _RUNS, "ANALYZE"):
+            for statement in (_NUMBERS, *filled, "ANALYZE"):
                 file.execute(statement)
         return
     with psycopg.connect(sync_url(url), autocommit=True) as server:
         # Foreign keys are not checked in this role, row by row: most of the time it would take.
         server.execute("SET session_replication_role = replica")
-        timed = [s.replace(_AT, f"timestamptz {_AT}") for s in (_CONVERSATIONS, _MESSAGES, _RUNS)]
+        timed = [s.replace(_AT, f"timestamptz {_AT}") for s in filled]
         for statement in (_NUMBERS, *timed, "VACUUM ANALYZE"):
             server.execute(statement)
 

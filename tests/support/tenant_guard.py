@@ -32,7 +32,8 @@ TENANT_TABLES: Final = frozenset({"conversations", "messages", "runs"})
 CROSS_TENANT_REASONS: Final = frozenset(
     {
         "clear_all deletes everything",
-        "inactive users are looked for among all",
+        "operators look for users among all",
+        "operators ask how much is kept of all users",
         "recovery looks for the interrupted runs of all users",
         "the doctor examines the rows of all users",
     }

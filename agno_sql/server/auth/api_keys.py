@@ -17,9 +17,9 @@ class ApiKeyAuth:
     """
 
     def __init__(self, keys: ApiKeys) -> None:
-        self._keys = keys
+        self.keys = keys
 
     async def caller(self, token: str) -> Caller | None:
         """See Authenticator.caller."""
-        key = await self._keys.check(token)
+        key = await self.keys.check(token)
         return None if key is None else Caller(is_admin=key.is_admin)

@@ -1,0 +1,1 @@
+"""The operator's pages under ``/admin``: rendered by the server, without any script."""
