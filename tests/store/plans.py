@@ -43,7 +43,7 @@ _RUNS: Final = f"""
 INSERT INTO runs
     (user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq, last_seq,
      model, input_tokens, output_tokens, started_at, finished_at)
-SELECT user_id, session_id, 'run-' || seq, 'shop', 'completed', 1, 'x', seq - 1, seq, 'm', 1, 1,
+SELECT user_id, session_id, 'run-' || seq, 'shop', 'cancelled', 1, 'x', seq - 1, seq, 'm', 1, 1,
     {_AT}, {_AT}
 FROM messages WHERE seq % 2 = 0"""
 _NUMBERS: Final = (

@@ -121,7 +121,7 @@ async def test_the_titles_of_sessions_are_found_by_the_keys(plans: Plans) -> Non
 
 @pytest.mark.guarantee("G59")
 async def test_runs_are_found_by_their_keys(plans: Plans) -> None:
-    keys = [RunKey(user, "default", "run-77") for user in ("heavy", "light-77", "light-78")]
+    keys = [RunKey(user, "default", "run-4") for user in ("heavy", "light-77", "nobody")]
     with executed(plans.monkeypatch) as seen:
         found = await asyncio.gather(*map(plans.memory.run_log.find, keys))
     assert [run is not None for run in found] == [True, True, False]
