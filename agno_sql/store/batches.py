@@ -86,7 +86,7 @@ class Batches:
         self._database = database
         self._clock = clock
         self._capacity = capacity
-        self._way = _WAYS.get(database.driver)
+        self._way = _WAYS.get(database.driver or "")
         self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
 
     async def write(self, write: Write) -> list[Message] | None:

@@ -83,7 +83,9 @@ class Database:
             )
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
-        self.driver = engine.dialect.driver
+        # What goes straight to the driver would look for the tables elsewhere.
+        is_elsewhere = engine.get_execution_options().get("schema_translate_map")
+        self.driver = None if is_elsewhere else engine.dialect.driver
         self._is_closed = False
         # SQLite has one writer at a time; waiting here is fair, its own busy handler is not.
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]

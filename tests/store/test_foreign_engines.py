@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from agno_sql.errors import InvalidOptionError, StoreError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
+from tests.faults.checks import sync_url
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -285,4 +286,29 @@ async def test_own_connections_are_as_durable_as_they_promise(sqlite_url: str) -
         assert await conn.scalar(text("PRAGMA journal_mode")) == "wal"
         assert await conn.scalar(text("PRAGMA synchronous")) == 2
         assert await conn.scalar(text("PRAGMA foreign_keys")) == 1
+    await engine.dispose()
+
+
+async def test_an_engine_that_keeps_the_tables_in_another_schema_is_followed(
+    postgres_url: str,
+) -> None:
+    async with SQLMemory.open(postgres_url, migrate=True):
+        pass
+    tables = ("conversations", "messages", "runs")
+    with psycopg.connect(sync_url(postgres_url), autocommit=True) as server:
+        server.execute("CREATE SCHEMA chat")
+        for table in tables:
+            server.execute(f"CREATE TABLE chat.{table} (LIKE public.{table} INCLUDING ALL)")
+    engine = create_async_engine(
+        postgres_url, execution_options={"schema_translate_map": {None: "chat"}}
+    )
+    memory = SQLMemory(engine)
+
+    await memory.add(Message.user("hello"), "alice")
+    (message,) = await memory.get_messages("alice")
+
+    assert message.content == "hello"
+    with psycopg.connect(sync_url(postgres_url)) as server:
+        assert server.execute("SELECT count(*) FROM chat.messages").fetchone() == (1,)
+        assert server.execute("SELECT count(*) FROM public.messages").fetchone() == (0,)
     await engine.dispose()

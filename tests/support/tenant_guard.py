@@ -48,6 +48,8 @@ Fact: TypeAlias = tuple[str, str]
 OUTSIDE: Final = ""
 PIN: Final = "user_id"
 
+_SCHEMA: Final = re.compile(rf"\b\w+\.(?=(?:{'|'.join(sorted(TENANT_TABLES))})\b)")
+
 _DML: Final = re.compile(r"\s*(?:EXPLAIN|WITH|SELECT|INSERT|UPDATE|DELETE)\b", re.IGNORECASE)
 _PIECE: Final = re.compile(
     r"""
@@ -129,7 +131,7 @@ def unpinned_tables(statement: str) -> tuple[str, ...]:
     """Return the tenant tables that a query of *statement* reads or changes for any user."""
     if not _DML.match(statement) or not any(table in statement for table in TENANT_TABLES):
         return ()
-    return tuple(_unpinned(_parse(statement)))
+    return tuple(_unpinned(_parse(_SCHEMA.sub("", statement))))
 
 
 def _parse(statement: str) -> list[Piece]:
