@@ -138,9 +138,10 @@ class Batches:
         size = sum(len(message.content) for message in write.messages)
         if len(write.messages) > _MOST_MESSAGES or size > _MOST_CHARACTERS:
             return False
+        if self._capacity is None or not write.prunes:
+            return True
         # Which call a result answers that comes by itself has to be looked for.
-        is_torn = write.prunes and newest_exchange(write.messages) is None
-        return self._capacity is None or not is_torn
+        return newest_exchange(write.messages) is not None
 
     async def _store(
         self, way: _Way, take: Callable[[], list[Write]]

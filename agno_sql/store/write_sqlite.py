@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 _LOOK: Final = """
 SELECT
     given.key, c.first_seq, c.last_seq, c.message_count, c.run_id, c.run_first_seq, c.lease_token,
-    c.lease_expires_at,
+    c.lease_expires_at%s
+FROM json_each(?) given JOIN conversations c
+    ON c.user_id = json_extract(given.value, '$[0]')
+    AND c.session_id = json_extract(given.value, '$[1]')
+"""
+_FOR_A_PRUNE: Final = """,
     (
         SELECT m.seq FROM messages m
         WHERE m.user_id = c.user_id AND m.session_id = c.session_id AND m.role <> 'tool'
@@ -42,11 +47,9 @@ SELECT
         SELECT min(m.seq) FROM messages m
         WHERE m.user_id = c.user_id AND m.session_id = c.session_id
             AND m.role = 'system' AND m.seq >= c.first_seq
-    )
-FROM json_each(?) given JOIN conversations c
-    ON c.user_id = json_extract(given.value, '$[0]')
-    AND c.session_id = json_extract(given.value, '$[1]')
-"""
+    )"""
+_LOOK_ONLY: Final = _LOOK % ""
+_LOOK_TO_PRUNE: Final = _LOOK % _FOR_A_PRUNE
 _PUT_CONVERSATION: Final = """
 INSERT INTO conversations (
     user_id, session_id, first_seq, last_seq, message_count, run_id, run_first_seq, lease_token,
@@ -147,7 +150,10 @@ async def _store(
     driver: Connection, groups: Sequence[Group], *, at: datetime, capacity: int | None
 ) -> dict[int, int]:
     keys = json.dumps([[*group.first.key, len(group.messages)] for group in groups])
-    rows = await driver.execute_fetchall(_LOOK, (capacity, keys))
+    if capacity is None:
+        rows = await driver.execute_fetchall(_LOOK_ONLY, (keys,))
+    else:
+        rows = await driver.execute_fetchall(_LOOK_TO_PRUNE, (capacity, keys))
     found = {row[0]: _Conversation(*row[1:]) for row in rows}
     changes = _Changes(at)
     last_seqs = {}
