@@ -101,7 +101,7 @@ async def _login(visit: Visit, _: pages.Shown) -> Response:
     if visit.keys is None:
         return visit.go_to("")
     where = visit.asked("next") or "/"
-    if visit.request.method == "GET":
+    if visit.request.method != "POST":
         return visit.page("login.html", is_wrong=False)
     token = await visit.keys.begin_session(visit.form.get("key", "").strip())
     if token is None:
@@ -111,7 +111,8 @@ async def _login(visit: Visit, _: pages.Shown) -> Response:
 
 
 async def _log_out(visit: Visit, _: pages.Shown) -> Response:
-    return visit.go_to("") if visit.request.method == "GET" else await visit.log_out()
+    # Of a HEAD no form is read, so nothing tells whose page asks for it.
+    return await visit.log_out() if visit.request.method == "POST" else visit.go_to("")
 
 
 async def _nothing(_: Visit, __: pages.Shown) -> Response:

@@ -145,7 +145,7 @@ class Visit:
         path = self.request.scope["path"].removeprefix(self._base)
         query = self.request.url.query
         here = f"{path}?{query}" if query else path
-        return self.go_to("login", next=here if self.request.method == "GET" else None)
+        return self.go_to("login", next=None if self.request.method == "POST" else here)
 
     def _take_notice(self) -> str | None:
         text, _, mac = self.request.cookies.get(_NOTICE, "").partition(".")

@@ -290,6 +290,17 @@ class TestAForm:
             response = await visitor.post("logout", {"csrf": csrf}, headers=headers)
             assert response.status_code == 303
 
+    @pytest.mark.guarantee("G95")
+    async def test_that_a_head_does_without_does_nothing(self, memory: SQLMemory) -> None:
+        """Another page of the same site can send one, and the browser adds the cookie."""
+        async with visiting(shop_agent(memory), memory) as visitor:
+            for page, params, _ in DEEDS:
+                response = await visitor.client.head(f"/admin/{page}", params=params)
+                assert response.status_code in (200, 303)
+                assert "set-cookie" not in response.headers
+            assert await is_logged_in(visitor)
+        assert await memory.size("alice") == 1
+
     async def test_that_is_none_is_malformed(self, memory: SQLMemory) -> None:
         async with visiting(shop_agent(memory), memory) as visitor:
             headers = visitor.origin | {"content-type": "application/x-www-form-urlencoded"}
