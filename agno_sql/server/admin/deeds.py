@@ -103,10 +103,11 @@ def _until(posted: str | None, now: datetime) -> datetime | None:
     if posted is None:
         return None
     try:
-        until = datetime.fromisoformat(posted)
-    except ValueError:
+        told = datetime.fromisoformat(posted)
+        until = told.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidOptionError("until must be a time") from None
-    if until.utcoffset() is None or until > now:
+    if told.utcoffset() is None or until > now:
         raise InvalidOptionError("until must be a time in the past, with its offset from UTC")
     return until
 

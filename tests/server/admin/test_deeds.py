@@ -202,7 +202,16 @@ class TestCleanUp:
             response = await visitor.submit("clean-up", {"confirmation": "1"}, days=90)
             assert "1 user deleted." in (await visitor.follow(response)).text
 
-    @pytest.mark.parametrize("until", ["", "x", "2026-01-01T00:00:00", "9999-01-01T00:00:00+00:00"])
+    @pytest.mark.parametrize(
+        "until",
+        [
+            "",
+            "x",
+            "2026-01-01T00:00:00",
+            "9999-01-01T00:00:00+00:00",
+            "0001-01-01T00:00:00+23:59",
+        ],
+    )
     async def test_wants_a_time_in_the_past(self, memory: SQLMemory, until: str) -> None:
         async with visiting(shop_agent(memory), memory) as visitor:
             fields = {"csrf": await visitor.csrf(), "until": until, "confirmation": "3"}
