@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.errors import CorruptRecordError
-from agno_sql.ids import shown
+from agno_sql.ids import MAX_RUN_ID_CHARACTERS, shown
 from agno_sql.message import Message, ToolCall, Usage, unchecked_message
 from agno_sql.store.text import decode, decode_beginning, encode
 
@@ -72,7 +72,7 @@ def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
     _, seq, role, content, at, name, call_id, calls, run_id, run_step, tokens_in, tokens_out = row
     try:
         text, made = decode(content), _aware(at)
-        usage = None if tokens_in is None else Usage(tokens_in, tokens_out)
+        usage = None if tokens_in is None else _usage(tokens_in, tokens_out)
         if name is call_id is calls is None and role in _SPEAKERS and _is_sound(run_id, run_step):
             return unchecked_message(role, text, None, (), None, run_id, run_step, usage, seq, made)
         return Message(
@@ -99,7 +99,7 @@ def beginning(content: str, key: tuple[str, str]) -> str:
     """
     try:
         return decode_beginning(content)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise _corrupt(None, key, error) from error
 
 
@@ -115,10 +115,23 @@ def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[To
         raise _corrupt(row.seq, key, error) from error
 
 
-def _is_sound(run_id: object, run_step: object) -> bool:
+def _is_sound(run_id: Any, run_step: Any) -> bool:
     if run_id is None:
         return run_step is None
-    return type(run_id) is str and type(run_step) is int and run_step >= 0
+    # As valid_run_id, which takes longer: what does not pass goes to the constructor, which tells why.
+    is_id = type(run_id) is str and 0 < len(run_id) <= MAX_RUN_ID_CHARACTERS and run_id.isascii()
+    return is_id and run_id.isprintable() and " " not in run_id and _is_count(run_step)
+
+
+def _is_count(stored: Any) -> bool:
+    # SQLite keeps in a column whatever it is given.
+    return type(stored) is int and stored >= 0
+
+
+def _usage(tokens_in: Any, tokens_out: Any) -> Usage:
+    if not (_is_count(tokens_in) and _is_count(tokens_out)):
+        raise ValueError("its tokens are no numbers")
+    return Usage(tokens_in, tokens_out)
 
 
 def _corrupt(seq: int | None, key: tuple[str, str], error: Exception) -> CorruptRecordError:
@@ -129,9 +142,14 @@ def _corrupt(seq: int | None, key: tuple[str, str], error: Exception) -> Corrupt
     )
 
 
-def _aware(stored: datetime | str) -> datetime:
+def _aware(stored: object) -> datetime:
     if isinstance(stored, str):
-        return datetime.fromisoformat(f"{stored}+00:00")  # SQLite stores UTC without saying so
+        made = datetime.fromisoformat(f"{stored}+00:00")  # SQLite stores UTC without saying so
+        if made.tzinfo is None:  # of a date alone the offset is read as a time of day
+            raise ValueError("created_at has no time of day")
+        return made
+    if not isinstance(stored, datetime):
+        raise TypeError(f"created_at is no time but {shown(stored)}")
     # asyncpg returns infinity, which the first and the last datetime become, without a zone.
     return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 

@@ -35,10 +35,15 @@ if TYPE_CHECKING:
 
 
 async def days(conn: AsyncConnection, asked: Sequence[date]) -> list[Day]:
-    """Return what is kept of each of the days *asked*, which follow one another."""
+    """Return what is kept of each of the days *asked*, which follow one another.
+
+    Raises:
+        CorruptRecordError: A message or a run is of no day.
+    """
     begin = datetime.combine(asked[0], time(), UTC)
-    talked = {_day(row["day"]): row for row in await _messages_by_day(conn, begin)}
-    worked = {_day(row["day"]): row for row in await _runs_by_day(conn, begin)}
+    with decoding("the time of a message or a run"):
+        talked = {_day(row["day"]): row for row in await _messages_by_day(conn, begin)}
+        worked = {_day(row["day"]): row for row in await _runs_by_day(conn, begin)}
     return [_told(day, talked.get(day), worked.get(day)) for day in asked]
 
 

@@ -24,6 +24,7 @@ from agno_sql.models.chat_model import ModelReply
 from agno_sql.oversight import Day, Kept
 from agno_sql.store.engine import open_engine
 from tests.agent.models import ScriptedModel, agent_of
+from tests.store.examined import plant
 from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -210,6 +211,13 @@ class TestTheRunsOfASession:
             await memory.operator.runs("alice", session_id="default")
         with pytest.raises(CorruptRecordError, match="a run that failed"):
             await memory.operator.statistics()
+
+    async def test_of_no_day_are_no_statistics(self, sqlite_url: str) -> None:
+        async with SQLMemory.open(sqlite_url) as memory:
+            await say(memory, "alice")
+            plant(sqlite_url, "UPDATE messages SET created_at = 'tomorrow'")
+            with pytest.raises(CorruptRecordError, match="the time of a message or a run"):
+                await memory.operator.statistics()
 
 
 @pytest.mark.guarantee("G92")

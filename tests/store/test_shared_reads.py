@@ -116,6 +116,45 @@ async def test_a_row_that_cannot_be_decoded_is_an_error_for_its_own_reader_alone
     assert (len(found), len(also)) == (6, 4)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "created_at = 5",
+        "created_at = 1.5",
+        "created_at = x'00'",
+        "created_at = '2026-11-26'",
+        "created_at = 'tomorrow'",
+        "content = x'00'",
+        "run_id = 'with blank', run_step = 0",
+        "run_id = '', run_step = 0",
+        f"run_id = '{'x' * 129}', run_step = 0",
+        "run_id = 'é', run_step = 0",
+        "run_id = 'r', run_step = -1",
+        "run_id = 'r', run_step = 'first'",
+        "input_tokens = 5",
+        "input_tokens = 'many', output_tokens = 1",
+        "input_tokens = 1, output_tokens = -1",
+    ],
+)
+async def test_what_sqlite_keeps_though_no_column_is_for_it_is_not_handed_on(
+    sqlite_url: str, planted: str
+) -> None:
+    async with SQLMemory.open(sqlite_url, capacity=CAPACITY) as memory:
+        await memory.add(Message.user("x"), "alice")
+        plant(sqlite_url, f"UPDATE messages SET {planted}")
+        with pytest.raises(CorruptRecordError, match="message 1 of user 'alice'"):
+            await memory.get_messages("alice")
+
+
+async def test_a_title_that_is_no_text_is_not_handed_on(sqlite_url: str) -> None:
+    async with SQLMemory.open(sqlite_url) as memory:
+        await memory.add(Message.user("x"), "alice")
+        plant(sqlite_url, "UPDATE messages SET content = x'00'")
+        with pytest.raises(CorruptRecordError, match="a message of user 'alice'"):
+            await memory.sessions("alice")
+
+
 async def test_a_time_that_python_does_not_know_is_an_error_for_its_own_reader_alone(
     postgres_url: str,
 ) -> None:
