@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Select, Tuple, and_, func, literal, or_, select, tuple_, type_coerce
 from sqlalchemy.types import NullType
 
+from agno_sql.ids import shown
 from agno_sql.message import Session, UserActivity
 from agno_sql.store.rows import beginning
+from agno_sql.store.run_rows import decoding
 from agno_sql.store.tables import conversations, messages
 from agno_sql.store.types import Id, UTCDateTime
 
@@ -34,7 +36,11 @@ async def last_activity(conn: AsyncConnection, user_id: str) -> datetime | None:
 async def sessions(
     conn: AsyncConnection, user_id: str, *, limit: int, after: Session | None
 ) -> list[Session]:
-    """Return a page of the user's conversations, latest activity first."""
+    """Return a page of the user's conversations, latest activity first.
+
+    Raises:
+        CorruptRecordError: A row was not written by this library; names whose it is.
+    """
     c = conversations.c
     query = _sessions(user_id)
     if after is not None:
@@ -42,16 +48,16 @@ async def sessions(
             tuple_(c.last_active_at, c.session_id)
             < tuple_(literal(after.last_active_at, UTCDateTime), literal(after.session_id, Id))
         )
-    rows = await conn.execute(
-        query.order_by(c.last_active_at.desc(), c.session_id.desc()).limit(limit)
-    )
-    return [_session(row) for row in rows]
+    query = query.order_by(c.last_active_at.desc(), c.session_id.desc()).limit(limit)
+    with decoding(f"a session of user {shown(user_id)}"):
+        return [_session(row) for row in await conn.execute(query)]
 
 
 async def session(conn: AsyncConnection, key: tuple[str, str]) -> Session | None:
-    """Return one conversation; ``None`` for one that does not exist."""
+    """Return one conversation, ``None`` for one that does not exist; raises as ``sessions``."""
     query = _sessions(key[0]).where(conversations.c.session_id == key[1])
-    row = (await conn.execute(query)).one_or_none()
+    with decoding(f"session {shown(key[1])} of user {shown(key[0])}"):
+        row = (await conn.execute(query)).one_or_none()
     return None if row is None else _session(row)
 
 
@@ -131,16 +137,16 @@ def _place_of(user: UserActivity) -> Tuple:
 
 
 async def _activities(conn: AsyncConnection, query: Select[*tuple[Any, ...]]) -> list[UserActivity]:
-    rows = await conn.execute(query.execution_options(**_ALL))
-    return [
-        UserActivity(
-            user_id=row.user_id,
-            sessions=row.sessions,
-            messages=int(row.messages),
-            last_active_at=row.last_active_at,
-        )
-        for row in rows
-    ]
+    with decoding("when a user was last active"):
+        return [
+            UserActivity(
+                user_id=row.user_id,
+                sessions=row.sessions,
+                messages=int(row.messages),
+                last_active_at=row.last_active_at,
+            )
+            for row in await conn.execute(query.execution_options(**_ALL))
+        ]
 
 
 def _end_of(prefix: str) -> str | None:

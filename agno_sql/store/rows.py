@@ -33,6 +33,7 @@ MESSAGE_COLUMNS: Final = (
 )
 # Whose messages have no tool call id, and no tool calls as a rule.
 _SPEAKERS: Final = frozenset({"system", "user", "assistant"})
+_NUMBERS: Final = (int, float)
 
 
 def message_row(
@@ -120,17 +121,14 @@ def _is_sound(run_id: Any, run_step: Any) -> bool:
         return run_step is None
     # As valid_run_id, which takes longer: what does not pass goes to the constructor, which tells why.
     is_id = type(run_id) is str and 0 < len(run_id) <= MAX_RUN_ID_CHARACTERS and run_id.isascii()
-    return is_id and run_id.isprintable() and " " not in run_id and _is_count(run_step)
-
-
-def _is_count(stored: Any) -> bool:
-    # SQLite keeps in a column whatever it is given.
-    return type(stored) is int and stored >= 0
+    is_seen = is_id and run_id.isprintable() and " " not in run_id
+    return is_seen and type(run_step) is int and run_step >= 0
 
 
 def _usage(tokens_in: Any, tokens_out: Any) -> Usage:
-    if not (_is_count(tokens_in) and _is_count(tokens_out)):
-        raise ValueError("its tokens are no numbers")
+    # Whatever number a provider told: SQLite keeps it, and it can be added up.
+    if type(tokens_in) not in _NUMBERS or type(tokens_out) not in _NUMBERS:
+        raise TypeError("its tokens are no numbers")
     return Usage(tokens_in, tokens_out)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, func, literal, select, tuple_
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
-from agno_sql.store.run_rows import run_record
+from agno_sql.store.run_rows import decoding, run_record
 from agno_sql.store.tables import runs
 from agno_sql.store.text import encode
 from agno_sql.store.types import Id, RunId, UTCDateTime
@@ -40,12 +40,9 @@ async def page(
                 literal(after.run_id, RunId),
             )
         )
-    rows = await conn.execute(
-        query.order_by(_changed_at.desc(), runs.c.session_id.desc(), runs.c.run_id.desc()).limit(
-            limit
-        )
-    )
-    return [_record(row) for row in rows]
+    query = query.order_by(_changed_at.desc(), runs.c.session_id.desc(), runs.c.run_id.desc())
+    with decoding(f"a run of user {shown(user_id)}"):
+        return [_record(row) for row in await conn.execute(query.limit(limit))]
 
 
 async def count(conn: AsyncConnection, user_id: str, wanted: RunFilter) -> int:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from agno_sql.errors import InvalidOptionError
+from agno_sql.errors import CorruptRecordError, InvalidOptionError
+from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Session, UserActivity
 from tests.memory.talk import DAY, HOUR, say
+from tests.store.examined import plant
 
 if TYPE_CHECKING:
-    from agno_sql.memory.sql import SQLMemory
     from tests.support.clock import FakeClock
 
 
@@ -185,3 +186,15 @@ async def test_a_page_goes_on_after_the_last_of_the_page_before_only(memory: SQL
         await memory.sessions("alice", after=cast("Any", "work"))
     with pytest.raises(InvalidOptionError, match="last UserActivity of the page before"):
         await memory.inactive_users(DAY, after=cast("Any", "alice"))
+
+
+async def test_a_time_that_is_none_is_a_corrupt_record(sqlite_url: str) -> None:
+    async with SQLMemory.open(sqlite_url) as memory:
+        await memory.add(Message.user("x"), "alice")
+        plant(sqlite_url, "UPDATE conversations SET last_active_at = 5")
+        with pytest.raises(CorruptRecordError, match="a session of user 'alice'"):
+            await memory.sessions("alice")
+        with pytest.raises(CorruptRecordError, match="session 'default' of user 'alice'"):
+            await memory.session("alice", session_id="default")
+        with pytest.raises(CorruptRecordError, match="when a user was last active"):
+            await memory.inactive_users(timedelta(0))

@@ -80,3 +80,8 @@ async def test_one_that_cannot_be_decoded_is_named_and_never_skipped(tmp_path: P
         other.close()
         with pytest.raises(CorruptRecordError, match="run r-1 of user 'alice', session 'default'"):
             await memory.runs("alice")
+        with sqlite3.connect(file) as other:
+            other.execute("UPDATE runs SET started_at = 5 WHERE user_id = 'alice'")
+        other.close()
+        with pytest.raises(CorruptRecordError, match="a run of user 'alice'"):
+            await memory.runs("alice")

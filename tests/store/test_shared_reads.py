@@ -134,7 +134,6 @@ async def test_a_row_that_cannot_be_decoded_is_an_error_for_its_own_reader_alone
         "run_id = 'r', run_step = 'first'",
         "input_tokens = 5",
         "input_tokens = 'many', output_tokens = 1",
-        "input_tokens = 1, output_tokens = -1",
     ],
 )
 async def test_what_sqlite_keeps_though_no_column_is_for_it_is_not_handed_on(
@@ -145,6 +144,14 @@ async def test_what_sqlite_keeps_though_no_column_is_for_it_is_not_handed_on(
         plant(sqlite_url, f"UPDATE messages SET {planted}")
         with pytest.raises(CorruptRecordError, match="message 1 of user 'alice'"):
             await memory.get_messages("alice")
+
+
+async def test_whatever_number_of_tokens_a_provider_told_reads_back(sqlite_url: str) -> None:
+    told = [Usage(-1, 0), Usage(0, 2**62), Usage(1.5, 0)]  # type: ignore[arg-type]
+    async with SQLMemory.open(sqlite_url, capacity=CAPACITY) as memory:
+        for usage in told:
+            await memory.add(Message(role="assistant", content="x", usage=usage), "alice")
+        assert [message.usage for message in await memory.get_messages("alice")] == told
 
 
 async def test_a_title_that_is_no_text_is_not_handed_on(sqlite_url: str) -> None:
