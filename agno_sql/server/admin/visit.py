@@ -8,7 +8,7 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -29,6 +29,8 @@ _NOTICE: Final = "agno_sql_notice"
 _TOKEN: Final = re.compile("[A-Za-z0-9_-]{43}", re.ASCII)
 # One of our pages, with its query: it leads nowhere else.
 _PLACE: Final = re.compile(r"/[a-z-]*(\?[!-~]*)?")
+# What browsers leave as it is in the path of an address, but for the end of a cookie's path.
+_PLAIN: Final = "/!$&'()*+,:=@"
 _MOST_FIELDS: Final = 20
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -46,7 +48,8 @@ class Visit:
         self.keys = keys
         self.key: ApiKey | None = None
         self.form: dict[str, str] = {}
-        self._base = str(request.scope.get("root_path", ""))
+        # As it stands in addresses: browsers compare the path of a cookie with that, letter by letter.
+        self._base = quote(request.scope.get("root_path", ""), safe=_PLAIN)
         self._host = request.headers.get("host", "")
         self._origin = request.headers.get("origin", "")
         sent = request.cookies.get(_COOKIE, "")
@@ -142,7 +145,7 @@ class Visit:
 
     def login(self) -> Response:
         """Return what leads to the login page and from there back here."""
-        path = self.request.scope["path"].removeprefix(self._base)
+        path = self.request.scope["path"].removeprefix(self.request.scope.get("root_path", ""))
         query = self.request.url.query
         here = f"{path}?{query}" if query else path
         return self.go_to("login", next=None if self.request.method == "POST" else here)

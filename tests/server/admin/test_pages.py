@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
 
 import httpx
 import psycopg
@@ -348,7 +349,8 @@ class TestWhatIsNotThere:
         assert "main" in shown.elements
 
 
-async def test_pages_work_below_another_path(sqlite_memory: SQLMemory) -> None:
+@pytest.mark.parametrize("path", ["/assistant", "/наш бот (v=1)"])
+async def test_pages_work_below_another_path(sqlite_memory: SQLMemory, path: str) -> None:
     from starlette.applications import Starlette
     from starlette.routing import Mount
 
@@ -356,12 +358,14 @@ async def test_pages_work_below_another_path(sqlite_memory: SQLMemory) -> None:
     from tests.support.http import served_app
 
     await sqlite_memory.add(Message.user("x"), "alice")
-    host = Starlette(routes=[Mount("/assistant", create_app(shop_agent(sqlite_memory)))])
+    host = Starlette(routes=[Mount(path, create_app(shop_agent(sqlite_memory)))])
     async with served_app(host) as client:
-        visitor = Visitor(client, "/assistant/admin")
-        response = await client.get("/assistant/admin")
-        assert response.headers["location"] == "/assistant/admin/"
-        shown = await visitor.see("users")
+        visitor = Visitor(client, f"{path}/admin")
+        response = await client.get(f"{path}/admin")
+        assert unquote(response.headers["location"]) == f"{path}/admin/"
+        response = await visitor.get("users")
+        assert f"Path={quote(path, safe='/()=')}/admin;" in response.headers["set-cookie"]
+        shown = Page(response)
         for link in shown.links:
             assert (await client.get(link)).status_code == 200
         response = await visitor.submit("erase", {"confirmation": "alice"}, user_id="alice")
