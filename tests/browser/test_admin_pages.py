@@ -14,6 +14,7 @@ from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
 from agno_sql.server import ApiKeyAuth
 from agno_sql.server.admin.rendering import visible
+from tests.browser.chat import Chat
 from tests.server.admin.shop import HOSTILE, LINE, chat_of, said, shop_agent, spread
 from tests.support.browser import Console, check_accessibility
 from tests.support.clock import FakeClock
@@ -125,6 +126,8 @@ async def test_an_operator_finds_their_way_by_links_and_keyboard(
     await page.get_by_role("link", name="First page").click()
 
     await page.get_by_role("link", name="alice").click()
+    titled = page.get_by_role("rowheader").filter(has_text="Where is my order 1017?")
+    await expect(titled).to_have_count(2)
     await page.get_by_role("link", name="default").click()
     call = page.get_by_role("group").filter(has_text="look_up_order")
     await expect(page.get_by_text('{"order_id": 1017}')).to_be_hidden()
@@ -221,12 +224,16 @@ async def copied(page: Page) -> str:
     return text
 
 
-async def test_without_login_the_pages_say_so(memory: SQLMemory, serve: Serve, page: Page) -> None:
-    url = await serve(shop_agent(memory))
-    await page.goto(f"{url}/admin")
+async def test_without_login_the_pages_say_so_and_the_chat_page_leads_there(
+    memory: SQLMemory, serve: Serve, page: Page
+) -> None:
+    chat = await Chat.entered(page, await serve(shop_agent(memory)))
+    await chat.page.get_by_role("link", name="Operator pages").click()
     await expect(page.get_by_text("no login: this machine only")).to_be_visible()
     await expect(page.get_by_role("img", name="Messages a day")).to_be_visible()
     await looks_right(page)
+    await page.get_by_role("link", name="Chat page").click()
+    await expect(chat.message).to_be_focused()
 
 
 async def test_a_wrong_key_is_told_and_the_field_has_the_focus(

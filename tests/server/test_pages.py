@@ -79,13 +79,15 @@ async def test_nothing_but_the_files_is_there(sqlite_memory: SQLMemory) -> None:
         assert (await client.get("/openapi.json")).status_code == 200
 
 
-async def test_the_page_asks_for_a_token_only_where_the_server_does(
+async def test_the_page_asks_for_a_token_or_else_leads_to_the_operators_pages(
     sqlite_memory: SQLMemory,
 ) -> None:
     auth = [JWTAuth.of_secret(SECRET, **CHECKED)]
-    for more, told in [({}, "none"), ({"auth": auth}, "token")]:
+    for more, told, shows in [({}, "none", ""), ({"auth": auth}, "token", "hidden")]:
         async with served(agent_of(ScriptedModel(), sqlite_memory), **more) as client:
-            assert f'data-auth="{told}"' in (await client.get("/")).text
+            page = (await client.get("/")).text
+            assert f'data-auth="{told}"' in page
+            assert f'<a class="operator" href="admin/" {shows}>' in page
 
 
 async def test_an_agents_name_is_text_on_the_page(sqlite_memory: SQLMemory) -> None:

@@ -12,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from agno_sql.server.admin import deeds, pages
-from agno_sql.server.admin.rendering import static
 from agno_sql.server.admin.visit import Visit
 from agno_sql.server.auth.api_keys import ApiKeyAuth
+from agno_sql.server.pages.files import policy
 from agno_sql.server.problems import problem_of
 from agno_sql.server.refusals import NotFoundError
 
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 _HEADERS: Final = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "content-security-policy": policy("form-action 'self'"),
     # With no-referrer a browser would not say which page a form was posted from.
     "referrer-policy": "same-origin",
 }
-_STATIC: Final = {"admin.css": "text/css", "icon.svg": "image/svg+xml"}
 
 
 def mount_admin(app: FastAPI, shown: pages.Shown, auth: Sequence[Authenticator]) -> None:
@@ -90,7 +88,6 @@ def admin_app(shown: pages.Shown, *, keys: ApiKeys | None) -> ASGIApp:
             route("/clean-up", deeds.clean_up, posts=True),
             route("/login", _login, posts=True, is_open=True),
             route("/logout", _log_out, posts=True),
-            *(_file(name, media_type) for name, media_type in _STATIC.items()),
             route("/{path:path}", _nothing),
         ],
         middleware=[Middleware(_Headers)],
@@ -117,17 +114,6 @@ async def _log_out(visit: Visit, _: pages.Shown) -> Response:
 
 async def _nothing(_: Visit, __: pages.Shown) -> Response:
     raise NotFoundError("there is no such page")
-
-
-def _file(name: str, media_type: str) -> Route:
-    content = static(name)
-
-    async def answer(_: Request) -> Response:
-        # Its address changes with its content.
-        headers = {"cache-control": "public, max-age=31536000, immutable"}
-        return Response(content, media_type=media_type, headers=headers)
-
-    return Route(f"/{name}", answer)
 
 
 class _Headers:

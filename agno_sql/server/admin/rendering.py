@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import UTC, datetime
-from hashlib import sha256
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,14 +23,8 @@ _NEARLY_A_THOUSAND: Final = 999.5  # what is rounded to one
 
 def rendered(template: str, **values: Any) -> str:
     """Return the HTML of *template*."""
-    now = datetime.now(UTC)
-    html = _TEMPLATES.get_template(template).render(now=now, styles=STYLES_VERSION, **values)
+    html = _TEMPLATES.get_template(template).render(now=datetime.now(UTC), **values)
     return _UNFIT.sub("\ufffd", html.replace("\r\n", "\n"))
-
-
-def static(name: str) -> bytes:
-    """Return a file that pages refer to."""
-    return (files("agno_sql.server.admin") / "static" / name).read_bytes()
 
 
 def visible(text: str) -> str:
@@ -96,7 +88,6 @@ def _scaled(number: int) -> tuple[str, str]:
     return f"{amount:.3g}", unit
 
 
-STYLES_VERSION: Final = sha256(static("admin.css")).hexdigest()[:12]
 _TEMPLATES: Final = Environment(
     loader=PackageLoader("agno_sql.server.admin"),
     autoescape=True,

@@ -50,6 +50,7 @@ class Visit:
         self.form: dict[str, str] = {}
         # As it stands in addresses: browsers compare the path of a cookie with that, letter by letter.
         self._base = quote(request.scope.get("root_path", ""), safe=_PLAIN)
+        self.root = self._base.removesuffix("/admin")  # where the chat page and all files are
         self._host = request.headers.get("host", "")
         self._origin = request.headers.get("origin", "")
         sent = request.cookies.get(_COOKIE, "")

@@ -23,6 +23,8 @@ def add_chat_page(
 ) -> None:
     """Serve the page; it asks its user for a token if callers of *app* are authenticated.
 
+    If they are not, whoever sees it may see the operator's pages too, and finds a link to them.
+
     What would take more than *most_bytes* it does not send: a browser whose server stops to read
     in the middle of a body can't tell that from a lost connection.
     """
@@ -30,6 +32,7 @@ def add_chat_page(
         agent=escape(agent_name),
         auth="token" if is_authenticated else "none",
         most_bytes=most_bytes,
+        operator="hidden" if is_authenticated else "",
     )
     page, files = File.of(html, ".html"), static_files()
 

@@ -364,9 +364,13 @@ async def test_pages_work_below_another_path(sqlite_memory: SQLMemory, path: str
         response = await client.get(f"{path}/admin")
         assert unquote(response.headers["location"]) == f"{path}/admin/"
         response = await visitor.get("users")
-        assert f"Path={quote(path, safe='/()=')}/admin;" in response.headers["set-cookie"]
+        base = quote(path, safe="/()=")
+        assert f"Path={base}/admin;" in response.headers["set-cookie"]
         shown = Page(response)
-        for link in shown.links:
+        files = [f"{base}/static/{name}" for name in ("base.css", "admin.css", "icon.svg")]
+        assert f"{base}/" in shown.links, "the chat page"
+        assert all(f'"{file}"' in shown.html for file in files)
+        for link in [*shown.links, *files]:
             assert (await client.get(link)).status_code == 200
         response = await visitor.submit("erase", {"confirmation": "alice"}, user_id="alice")
         assert "Erased" in (await visitor.follow(response)).text
