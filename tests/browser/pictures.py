@@ -13,9 +13,11 @@ from playwright.async_api import expect
 
 from agno_sql.agent.agent import Agent
 from agno_sql.memory.sql import SQLMemory
-from agno_sql.message import Message
+from agno_sql.message import Message, Usage
+from agno_sql.models.chat_model import ModelReply
 from tests.agent.models import ScriptedModel, asks, call
 from tests.browser.chat import Chat
+from tests.server.admin.shop import chat_of, shop_agent
 from tests.support.browser import chromium
 from tests.support.clock import FakeClock
 from tests.support.http import served
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 FOLDER: Final = CHECKOUT / "docs" / "images"
 SIZE: Final = {"width": 1200, "height": 760}
+DAYS: Final = 30
 BEFORE: Final = (
     "Shoes in size 39",
     "Which tariff is cheaper?",
@@ -74,14 +77,36 @@ async def chat_page(browser: Browser, folder: Path, to: Path, **look: Any) -> No
             await chat.page.close()
 
 
+async def operators_page(browser: Browser, folder: Path, to: Path, **look: Any) -> None:
+    """Take a picture of the operator's overview, in *look*, of a shop with regular customers."""
+    url = f"sqlite:///{folder / to.stem}.db"
+    clock = FakeClock(datetime.now(UTC) - timedelta(days=DAYS - 1))
+    async with SQLMemory.open(url, clock=clock) as memory:
+        for day in range(DAYS):
+            for number in range(3 + day // 4 + day * 5 % 4):
+                said = ModelReply("It is on its way.", usage=Usage(300 + 40 * number, 90))
+                agent = shop_agent(memory, said)
+                await agent.run("Where is my order?", f"customer-{day * 3 % 7 + number}")
+            if day % 11 == DAYS % 11:
+                await chat_of(memory, "alice", f"of day {day}")
+            if day + 1 < DAYS:
+                clock.advance(timedelta(days=1))
+        async with served(shop_agent(memory)) as client, await browser.new_context(**look) as tabs:
+            page = await tabs.new_page()
+            await page.goto(f"{client.base_url}/admin")
+            await expect(page.get_by_role("img", name="Messages a day")).to_be_visible()
+            await page.screenshot(path=to)
+
+
 async def main() -> None:
     """Take them all."""
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         async with chromium() as browser:
-            to = FOLDER / "chat.png"
-            await chat_page(browser, Path(folder), to, color_scheme="light", viewport=SIZE)
-            sys.stdout.write(f"{to}: {to.stat().st_size:,} bytes\n")
+            for name, take in [("chat", chat_page), ("operator", operators_page)]:
+                to = FOLDER / f"{name}.png"
+                await take(browser, Path(folder), to, color_scheme="light", viewport=SIZE)
+                sys.stdout.write(f"{to}: {to.stat().st_size:,} bytes\n")
 
 
 if __name__ == "__main__":
