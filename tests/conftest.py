@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from agno_sql.memory.sql import SQLMemory
+from tests.support.clock import FakeClock
 from tests.support.postgres import Databases, databases
 from tests.support.tenant_guard import TenantGuard, guarded_engines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 pytest.register_assert_rewrite("agno_sql.testing.promises")
@@ -75,6 +77,23 @@ def sqlite_url(tmp_path: Path) -> str:
 def database_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue(request.param)
     return url
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def memory(database_url: str) -> AsyncIterator[SQLMemory]:
+    async with SQLMemory.open(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sqlite_memory(sqlite_url: str) -> AsyncIterator[SQLMemory]:
+    async with SQLMemory.open(sqlite_url) as opened:
+        yield opened
 
 
 @pytest.fixture

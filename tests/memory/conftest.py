@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import pytest_asyncio
 
 from agno_sql.memory.sql import SQLMemory
-from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
+    from tests.support.clock import FakeClock
 
 
 @pytest_asyncio.fixture

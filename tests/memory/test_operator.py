@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
 from agno_sql.errors import (
@@ -18,32 +17,22 @@ from agno_sql.errors import (
     InvalidUserIdError,
     ModelError,
 )
-from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Usage
 from agno_sql.models.chat_model import ModelReply
 from agno_sql.oversight import Day, Kept
 from agno_sql.store.engine import open_engine
 from tests.agent.models import ScriptedModel, agent_of
 from tests.store.examined import plant
-from tests.support.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import Coroutine
     from typing import Any
+
+    from agno_sql.memory.sql import SQLMemory
+    from tests.support.clock import FakeClock
 
 HIGHEST: Final = "\U0010ffff"
 NOBODY: Final = Kept(users=0, sessions=0, messages=0, runs=0)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest_asyncio.fixture
-async def memory(database_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory]:
-    async with SQLMemory.open(database_url, clock=clock) as opened:
-        yield opened
 
 
 async def say(memory: SQLMemory, user: str, session: str = "default") -> None:

@@ -51,11 +51,6 @@ def new_run(text: str = "go") -> NewRun:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def memory(way: str, database_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory]:
     async with SQLMemory.open(database_url, clock=clock) as opened:
         yield opened

@@ -195,10 +195,13 @@ class Tasks(RequestHandler):
         user_id, session_id = owner.conversation(context_id)
         key = RunKey(user_id, session_id, run_id_of(params.message.message_id))
         stored, run = await self._log.find(key), None
+        if stored is not None:
+            self._check_is_same(stored, text)  # before a run begins that could only fail
         if stored is None or stored.record.status == "running":
             run = self._ongoing.begin(key, text, streams=True)
-            stored = stored or await self._stored(run)
-        self._check_is_same(stored, text)
+        if stored is None:
+            stored = await self._stored(run)
+            self._check_is_same(stored, text)
         return stored, run, context_id
 
     async def _refuse_to_go_on(self, params: SendMessageRequest, owner: Owner) -> NoReturn:

@@ -14,12 +14,13 @@ from agno_sql.message import Message
 from agno_sql.server import ApiKeyAuth, JWTAuth
 from tests.server.admin.shop import shop_agent
 from tests.server.admin.visitor import Page, Visitor, visiting
-from tests.support.clock import FakeClock
 from tests.support.http import served
 from tests.support.runner import rows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from tests.support.clock import FakeClock
 
 PAGES: Final[list[tuple[str, dict[str, str]]]] = [
     ("", {}),
@@ -36,11 +37,6 @@ DEEDS: Final[list[tuple[str, dict[str, str], dict[str, str]]]] = [
     ("erase", {"user_id": "alice"}, {"confirmation": "alice"}),
     ("logout", {}, {}),
 ]
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
 
 
 @pytest_asyncio.fixture
