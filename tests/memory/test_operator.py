@@ -17,6 +17,7 @@ from agno_sql.errors import (
     InvalidUserIdError,
     ModelError,
 )
+from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Usage
 from agno_sql.models.chat_model import ModelReply
 from agno_sql.oversight import Day, Kept
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from typing import Any
 
-    from agno_sql.memory.sql import SQLMemory
     from tests.support.clock import FakeClock
 
 HIGHEST: Final = "\U0010ffff"

@@ -194,14 +194,14 @@ class Tasks(RequestHandler):
         context_id = params.message.context_id or str(uuid4())
         user_id, session_id = owner.conversation(context_id)
         key = RunKey(user_id, session_id, run_id_of(params.message.message_id))
-        stored, run = await self._log.find(key), None
-        if stored is not None:
+        if (stored := await self._log.find(key)) is not None:
             self._check_is_same(stored, text)  # before a run begins that could only fail
-        if stored is None or stored.record.status == "running":
-            run = self._ongoing.begin(key, text, streams=True)
-        if stored is None:
-            stored = await self._stored(run)
-            self._check_is_same(stored, text)
+            is_at_work = stored.record.status == "running"
+            run = self._ongoing.begin(key, text, streams=True) if is_at_work else None
+            return stored, run, context_id
+        run = self._ongoing.begin(key, text, streams=True)
+        stored = await self._stored(run)
+        self._check_is_same(stored, text)
         return stored, run, context_id
 
     async def _refuse_to_go_on(self, params: SendMessageRequest, owner: Owner) -> NoReturn:
