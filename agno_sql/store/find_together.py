@@ -22,8 +22,12 @@ SELECT wanted.place
 FROM unnest(
     (SELECT $1::int[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::text[])
 ) AS wanted (place, user_id, session_id, run_id)
-JOIN runs r ON r.user_id = wanted.user_id AND r.session_id = wanted.session_id
-    AND r.run_id = wanted.run_id
+CROSS JOIN LATERAL (
+    SELECT FROM runs r
+    WHERE r.user_id = wanted.user_id AND r.session_id = wanted.session_id
+        AND r.run_id = wanted.run_id
+    LIMIT 1
+) r
 """
 _SQLITE: Final = """
 SELECT wanted.key FROM json_each(?) wanted CROSS JOIN runs r

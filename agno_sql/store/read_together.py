@@ -26,7 +26,9 @@ _ENDLESS: Final = 2**62
 _SEQ: Final = itemgetter(1)
 _MESSAGE: Final = ", ".join(f"m.{column}" for column in MESSAGE_COLUMNS)
 
-# Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
+# Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time. And
+# each conversation is looked for by itself: joined, all would be read by a plan that was made while
+# there were few, until the next ANALYZE.
 _WANTED: Final = """
 SELECT * FROM unnest(
     (SELECT $1::int[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::bigint[]),
@@ -40,8 +42,11 @@ SELECT
 """
 _POSTGRESQL: Final = f"""
 SELECT wanted.place, {_MESSAGE}
-FROM (%s) wanted JOIN conversations c ON c.user_id = wanted.user_id AND c.session_id = wanted.session_id
-CROSS JOIN LATERAL (
+FROM (%s) wanted CROSS JOIN LATERAL (
+    SELECT c.user_id, c.session_id, c.first_seq, c.last_seq FROM conversations c
+    WHERE c.user_id = wanted.user_id AND c.session_id = wanted.session_id
+    LIMIT 1
+) c CROSS JOIN LATERAL (
     SELECT greatest(c.first_seq, least(c.last_seq, wanted.before - 1) - wanted.most + 1) AS seq
 ) lowest
 CROSS JOIN LATERAL (

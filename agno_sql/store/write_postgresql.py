@@ -6,6 +6,9 @@ lock, and a prune, which looks at messages, is done only where the counters unde
 of the snapshot. What somebody else has locked is not waited for. A write that finds any of this not
 as it needs it is left out, and goes the portable way by itself. A conversation that somebody else
 is about to begin can't be told from none, and would be waited for: soon, all of them are left out.
+
+Conversations are looked for one by one, by an upsert where they are changed: joined, all of them would
+be read by a plan that was made while there were few, until the next ANALYZE.
 """
 
 from __future__ import annotations
@@ -56,17 +59,23 @@ given AS MATERIALIZED (
 _LOCKED: Final = """
 locked AS MATERIALIZED (
     SELECT
-        given.*, c.first_seq, c.last_seq, c.message_count,
-        CASE WHEN given.kind = 'append' THEN c.run_first_seq END AS protected,
+        given.*, c.*,
+        CASE WHEN given.kind = 'append' THEN c.held_from_seq END AS protected,
         CASE WHEN given.kind IN ('append', 'complete')
             THEN greatest(c.message_count + given.added - $2::bigint, 0) ELSE 0 END AS excess
-    FROM given JOIN conversations c
-        ON c.user_id = given.user_id AND c.session_id = given.session_id
-    WHERE CASE given.kind
-        WHEN 'append' THEN true
-        WHEN 'begin' THEN c.run_id IS NULL
-        ELSE c.run_id = given.run_id AND c.lease_token = given.lease_token END
-    FOR UPDATE OF c SKIP LOCKED
+    FROM given CROSS JOIN LATERAL (
+        SELECT
+            c.first_seq, c.last_seq, c.message_count, c.run_id AS held_by,
+            c.run_first_seq AS held_from_seq, c.lease_token AS held_token,
+            c.lease_expires_at AS held_until
+        FROM conversations c
+        WHERE c.user_id = given.user_id AND c.session_id = given.session_id
+            AND CASE given.kind
+                WHEN 'append' THEN true
+                WHEN 'begin' THEN c.run_id IS NULL
+                ELSE c.run_id = given.run_id AND c.lease_token = given.lease_token END
+        FOR UPDATE SKIP LOCKED
+    ) c
 )"""
 _KEPT: Final = """
 planned AS (SELECT locked.*, first_seq AS kept FROM locked)"""
@@ -79,11 +88,9 @@ pruning AS MATERIALIZED (
         ORDER BY m.seq LIMIT 1
     )) END AS kept
     FROM locked
-    WHERE excess = 0 OR EXISTS (
-        SELECT FROM conversations seen
+    WHERE excess = 0 OR (first_seq, last_seq, message_count) = (
+        SELECT seen.first_seq, seen.last_seq, seen.message_count FROM conversations seen
         WHERE seen.user_id = locked.user_id AND seen.session_id = locked.session_id
-            AND seen.first_seq = locked.first_seq AND seen.last_seq = locked.last_seq
-            AND seen.message_count = locked.message_count
     )
 ), planned AS MATERIALIZED (
     SELECT * FROM pruning
@@ -105,23 +112,27 @@ pruning AS MATERIALIZED (
 )"""
 _STORED: Final = """
 updated AS (
-    UPDATE conversations c SET
-        first_seq = planned.kept,
-        last_seq = c.last_seq + planned.added,
-        message_count = c.message_count + planned.added - (planned.kept - planned.first_seq),
-        last_active_at = greatest(c.last_active_at, $1),
-        run_id = CASE planned.kind
-            WHEN 'begin' THEN planned.run_id WHEN 'complete' THEN NULL ELSE c.run_id END,
-        run_first_seq = CASE planned.kind
-            WHEN 'begin' THEN c.last_seq + 1 WHEN 'complete' THEN NULL ELSE c.run_first_seq END,
-        lease_token = CASE planned.kind
-            WHEN 'begin' THEN planned.lease_token ELSE c.lease_token END,
-        lease_expires_at = CASE planned.kind
-            WHEN 'append' THEN c.lease_expires_at WHEN 'complete' THEN NULL
-            ELSE planned.lease_expires_at END
+    INSERT INTO conversations AS c (
+        user_id, session_id, first_seq, last_seq, message_count, created_at, last_active_at,
+        run_id, run_first_seq, lease_token, lease_expires_at
+    )
+    SELECT
+        user_id, session_id, kept, last_seq + added, message_count + added - (kept - first_seq),
+        $1, $1,
+        CASE kind WHEN 'begin' THEN run_id WHEN 'complete' THEN NULL ELSE held_by END,
+        CASE kind
+            WHEN 'begin' THEN last_seq + 1 WHEN 'complete' THEN NULL ELSE held_from_seq END,
+        CASE kind WHEN 'begin' THEN lease_token ELSE held_token END,
+        CASE kind
+            WHEN 'append' THEN held_until WHEN 'complete' THEN NULL ELSE lease_expires_at END
     FROM planned
-    WHERE c.user_id = planned.user_id AND c.session_id = planned.session_id
-    RETURNING planned.place, c.last_seq
+    ON CONFLICT (user_id, session_id) DO UPDATE SET
+        first_seq = excluded.first_seq, last_seq = excluded.last_seq,
+        message_count = excluded.message_count,
+        last_active_at = greatest(c.last_active_at, excluded.last_active_at),
+        run_id = excluded.run_id, run_first_seq = excluded.run_first_seq,
+        lease_token = excluded.lease_token, lease_expires_at = excluded.lease_expires_at
+    RETURNING user_id, session_id, last_seq
 ), created AS (
     INSERT INTO conversations (
         user_id, session_id, first_seq, last_seq, message_count, created_at, last_active_at,
@@ -131,18 +142,18 @@ updated AS (
         user_id, session_id, 1, added, added, $1, $1,
         run_id, CASE kind WHEN 'begin' THEN 1 END, lease_token, lease_expires_at
     FROM given
-    WHERE kind IN ('append', 'begin') AND ($2::bigint IS NULL OR added <= $2) AND NOT EXISTS (
-        SELECT FROM conversations c
+    WHERE kind IN ('append', 'begin') AND ($2::bigint IS NULL OR added <= $2) AND (
+        SELECT true FROM conversations c
         WHERE c.user_id = given.user_id AND c.session_id = given.session_id
-    )
+        LIMIT 1
+    ) IS NULL
     ORDER BY user_id COLLATE "C", session_id COLLATE "C"
     ON CONFLICT DO NOTHING
     RETURNING user_id, session_id, last_seq
 ), numbered AS (
-    SELECT given.*, updated.last_seq FROM updated JOIN given ON given.place = updated.place
-    UNION ALL
-    SELECT given.*, created.last_seq FROM created JOIN given
-        ON given.user_id = created.user_id AND given.session_id = created.session_id
+    SELECT given.*, done.last_seq
+    FROM (SELECT * FROM updated UNION ALL SELECT * FROM created) done JOIN given
+        ON given.user_id = done.user_id AND given.session_id = done.session_id
 ), stored AS (
     INSERT INTO messages (
         user_id, session_id, seq, role, content, created_at, name, tool_call_id, tool_calls,

@@ -156,3 +156,24 @@ async def test_operators_look_at_no_message(plans: Plans) -> None:
                 node["Node Type"] == "Seq Scan" and node["Relation Name"] == "conversations"
                 for node in nodes
             ), plan
+
+
+@pytest.mark.guarantee("G59")
+@pytest.mark.parametrize("users", [1, 3])
+async def test_a_plan_that_is_made_while_tables_are_small_reads_none_of_them_whole(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, users: int
+) -> None:
+    async with SQLMemory.open(postgres_url, migrate=True, clock=FakeClock()) as memory:
+        plans = Plans(postgres_url, memory, monkeypatch)
+        names = [f"user-{n}" for n in range(users)]
+        with executed(monkeypatch) as seen:
+            await asyncio.gather(*(plans.turn(name) for name in names))
+            await asyncio.gather(
+                *(memory.run_log.find(RunKey(name, "default", "r")) for name in names)
+            )
+        shared = {one.sql: one for one in seen if "given" in one.sql or "wanted" in one.sql}
+        assert len(shared) >= 4
+        for statement in shared.values():
+            for plan in await postgresql_plans(postgres_url, statement):
+                whole = [n for n in nodes_of(plan) if n["Node Type"] == "Seq Scan"]
+                assert not [n["Relation Name"] for n in whole], statement.sql
