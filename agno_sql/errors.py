@@ -45,9 +45,11 @@ decided at those edges.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
     from datetime import timedelta
 
 
@@ -305,3 +307,14 @@ class MissingExtraError(AgnoSQLError, ImportError):
     def __init__(self, extra: str, *, purpose: str) -> None:
         super().__init__(f"{purpose} needs an extra: pip install 'agno-sql[{extra}]'")
         self.extra = extra
+
+    @classmethod
+    @contextmanager
+    def unless(cls, extra: str, modules: Collection[str], *, purpose: str) -> Iterator[None]:
+        """Raise it if what is imported within is missing and of the *modules* of the *extra*."""
+        try:
+            yield
+        except ModuleNotFoundError as missing:
+            if (missing.name or "").partition(".")[0] not in modules:
+                raise
+            raise cls(extra, purpose=purpose) from missing

@@ -128,7 +128,7 @@ async def _serve(asked: Serving) -> None:
 
             def say_ready() -> None:
                 note(told + ("; without authentication, for this machine only" if is_open else ""))
-                note(f"Chat in a browser: http://{host}:{port}/")
+                note(f"Chat in a browser: {url}/")
 
             # uvicorn stops in good order at SIGTERM and then raises it again, which would end the
             # process as if by accident. Until here it ends it, as nothing is at work.

@@ -37,9 +37,5 @@ _OF_THE_EXTRA: Final = frozenset(
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
+    with MissingExtraError.unless("server", _OF_THE_EXTRA, purpose="the server"):
         return getattr(import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] not in _OF_THE_EXTRA:
-            raise
-        raise MissingExtraError("server", purpose="the server") from missing

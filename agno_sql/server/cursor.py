@@ -9,23 +9,34 @@ from typing import Any, Final
 
 from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import named_user_id, valid_run_id, valid_session_id
+from agno_sql.message import Session, UserActivity
 from agno_sql.runs import RunPlace
 
 _NONE: Final = (ValueError, TypeError, OverflowError, RecursionError)
 
 
-def of_activity(at: datetime, named: str) -> str:
-    """Return the cursor of a page that ended with what is *named*, last active at *at*."""
-    return _word(at.isoformat(), named)
+def of_user(user: UserActivity) -> str:
+    """Return the cursor of a page that ended with *user*."""
+    return _word(user.last_active_at.isoformat(), user.user_id)
 
 
-def activity(cursor: str) -> tuple[datetime, str]:
-    """Return what ``of_activity`` was given; raise InvalidOptionError for anything else."""
-    try:
-        at, named = _told(cursor)
-        return _moment(at), named_user_id(named)  # sessions have the same rule
-    except _NONE:
-        raise _unknown() from None
+def user(cursor: str) -> UserActivity:
+    """Return the end of the page that ``of_user`` told; raise InvalidOptionError for no cursor."""
+    at, user_id = _activity(cursor)
+    return UserActivity(user_id=user_id, sessions=0, messages=0, last_active_at=at)
+
+
+def of_session(session: Session) -> str:
+    """Return the cursor of a page that ended with *session*."""
+    return _word(session.last_active_at.isoformat(), session.session_id)
+
+
+def session(cursor: str, user_id: str) -> Session:
+    """Return the end of the page that ``of_session`` told; raise InvalidOptionError for no cursor."""
+    at, session_id = _activity(cursor)
+    return Session(
+        user_id=user_id, session_id=session_id, message_count=0, created_at=at, last_active_at=at
+    )
 
 
 def of_run(place: RunPlace) -> str:
@@ -47,6 +58,14 @@ def seq(cursor: str) -> int:
     if not cursor.isdecimal() or not cursor.isascii() or len(cursor) > len(str(2**63)):
         raise _unknown()
     return int(cursor)
+
+
+def _activity(cursor: str) -> tuple[datetime, str]:
+    try:
+        at, named = _told(cursor)
+        return _moment(at), named_user_id(named)  # sessions have the same rule
+    except _NONE:
+        raise _unknown() from None
 
 
 def _word(*parts: str) -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from agno_sql.ids import DEFAULT_SESSION
-from agno_sql.message import Message, Role, Session, encodable
+from agno_sql.message import Message, Role, encodable
 from agno_sql.server import cursor as cursors
 from agno_sql.server.openapi import problems
 from agno_sql.server.refusals import NotFoundError
@@ -89,11 +89,9 @@ class MessagePage(BaseModel):
 @router.get("/sessions", summary="List a user's sessions", responses=problems(401, 403, 422, 503))
 async def sessions(user: TheUser, page: ThePage, served: TheServed) -> SessionPage:
     """List the sessions, the latest activity first. An unknown user has none."""
-    after = None if page.cursor is None else _page_end(user, page.cursor)
+    after = None if page.cursor is None else cursors.session(page.cursor, user)
     found = await served.memory.sessions(user, limit=page.enough, after=after)
-    shown, more = page.cut(
-        found, lambda last: cursors.of_activity(last.last_active_at, last.session_id)
-    )
+    shown, more = page.cut(found, cursors.of_session)
     return SessionPage(
         user_id=user,
         sessions=[
@@ -162,10 +160,3 @@ async def clear(user: TheUser, served: TheServed, session_id: TheSession = DEFAU
 async def _must_exist(served: Served, user_id: str, session_id: str) -> None:
     if await served.memory.session(user_id, session_id=session_id) is None:
         raise NotFoundError("there is no such session")
-
-
-def _page_end(user_id: str, cursor: str) -> Session:
-    at, session_id = cursors.activity(cursor)
-    return Session(
-        user_id=user_id, session_id=session_id, message_count=0, created_at=at, last_active_at=at
-    )

@@ -6,7 +6,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
-from agno_sql.message import UserActivity
 from agno_sql.server import cursor as cursors
 from agno_sql.server.openapi import problems
 from agno_sql.server.served import Administrator, ThePage, TheServed, UserId
@@ -40,11 +39,9 @@ class Erased(BaseModel):
 @router.get("/users", summary="List all users", responses=problems(401, 403, 422, 503))
 async def users(_: Administrator, page: ThePage, served: TheServed) -> UserPage:
     """List the users of all the database, the longest idle first. Takes an administrator."""
-    after = None if page.cursor is None else _page_end(page.cursor)
+    after = None if page.cursor is None else cursors.user(page.cursor)
     found = await served.memory.inactive_users(timedelta(0), limit=page.enough, after=after)
-    shown, more = page.cut(
-        found, lambda last: cursors.of_activity(last.last_active_at, last.user_id)
-    )
+    shown, more = page.cut(found, cursors.of_user)
     return UserPage(
         users=[
             UserSummary(
@@ -67,8 +64,3 @@ async def erase(
 ) -> Erased:
     """Delete everything of a user, of whom nothing is left then. Takes an administrator."""
     return Erased(user_id=user_id, messages=await served.memory.erase(user_id))
-
-
-def _page_end(cursor: str) -> UserActivity:
-    at, user_id = cursors.activity(cursor)
-    return UserActivity(user_id=user_id, sessions=0, messages=0, last_active_at=at)

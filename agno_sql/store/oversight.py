@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
+from sqlalchemy import CTE, ColumnElement, Select, func, literal, select, tuple_
 
 from agno_sql.ids import shown
 from agno_sql.oversight import Kept, SessionRun
@@ -41,49 +41,15 @@ async def kept_of_session(conn: AsyncConnection, key: tuple[str, str]) -> Kept:
 
 async def kept_of_inactive(conn: AsyncConnection, until: datetime) -> Kept:
     """Return how much is kept of the users without activity after *until*."""
-    c = conversations.c
-    # One pass over the conversations, of which there are far fewer than messages and runs.
-    users = (
-        select(
-            c.user_id,
-            func.count().label("sessions"),
-            func.sum(c.message_count).label("messages"),
-        )
-        .group_by(c.user_id)
-        .having(func.max(c.last_active_at) <= until)
-        .cte("inactive")
-    )
+    users = _by_user().having(func.max(conversations.c.last_active_at) <= until).cte("inactive")
     # Not a count for each user, which PostgreSQL does far slower where they are many.
     theirs = select(func.count()).where(runs.c.user_id.in_(select(users.c.user_id)))
-    row = (
-        await conn.execute(
-            select(
-                func.count(),
-                func.coalesce(func.sum(users.c.sessions), 0),
-                func.coalesce(func.sum(users.c.messages), 0),
-                theirs.scalar_subquery(),
-            ).execution_options(**ALL)
-        )
-    ).one()
-    return Kept(users=row[0], sessions=int(row[1]), messages=int(row[2]), runs=row[3])
+    return await _kept_of(conn, users, theirs)
 
 
 async def kept_of_all(conn: AsyncConnection) -> Kept:
     """Return how much is kept in all."""
-    c = conversations.c
-    users = select(c.user_id, func.count().label("sessions"), func.sum(c.message_count).label("n"))
-    users_of = users.group_by(c.user_id).subquery()
-    row = (
-        await conn.execute(
-            select(
-                func.count(),
-                func.coalesce(func.sum(users_of.c.sessions), 0),
-                func.coalesce(func.sum(users_of.c.n), 0),
-                select(func.count()).select_from(runs).scalar_subquery(),
-            ).execution_options(**ALL)
-        )
-    ).one()
-    return Kept(users=row[0], sessions=int(row[1]), messages=int(row[2]), runs=row[3])
+    return await _kept_of(conn, _by_user().cte("everybody"), select(func.count()).select_from(runs))
 
 
 async def session_runs(
@@ -120,3 +86,25 @@ async def _kept(
         )
     ).one()
     return Kept(users=min(row[0], 1), sessions=row[0], messages=int(row[1]), runs=row[2])
+
+
+def _by_user() -> Select[*tuple[Any, ...]]:
+    # One pass over the conversations, of which there are far fewer than messages and runs.
+    c = conversations.c
+    return select(
+        c.user_id, func.count().label("sessions"), func.sum(c.message_count).label("messages")
+    ).group_by(c.user_id)
+
+
+async def _kept_of(conn: AsyncConnection, users: CTE, run_count: Select[*tuple[Any, ...]]) -> Kept:
+    row = (
+        await conn.execute(
+            select(
+                func.count(),
+                func.coalesce(func.sum(users.c.sessions), 0),
+                func.coalesce(func.sum(users.c.messages), 0),
+                run_count.scalar_subquery(),
+            ).execution_options(**ALL)
+        )
+    ).one()
+    return Kept(users=row[0], sessions=int(row[1]), messages=int(row[2]), runs=row[3])

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import ColumnElement, func, literal, select, tuple_
 
-from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import shown
 from agno_sql.store.run_rows import decoding, run_record
 from agno_sql.store.tables import runs
@@ -67,10 +66,6 @@ def _is(wanted: RunFilter) -> list[ColumnElement[bool]]:
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> RunRecord:
-    try:
+    user, session = shown(row.user_id), shown(row.session_id)
+    with decoding(f"run {row.run_id} of user {user}, session {session}"):
         return run_record(row)
-    except (ValueError, TypeError) as error:
-        raise CorruptRecordError(
-            f"run {row.run_id} of user {shown(row.user_id)}, session {shown(row.session_id)} "
-            f"can't be decoded: {error}"
-        ) from error

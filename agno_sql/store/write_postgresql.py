@@ -221,12 +221,13 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
         raise ConnectionResetError("the server closed this connection")
     groups, at = begin()
     rows = [_given_row(place, group, at) for place, group in enumerate(groups)]
-    given = rows[0] if len(rows) == 1 else columns(rows, 13)
+    is_one = len(rows) == 1
+    given = rows[0] if is_one else columns(rows, 13)
     new = columns(
         (row for place, group in enumerate(groups) for row in _message_rows(place, group, at)), 12
     )
     statement = _statement(
-        is_one=len(groups) == 1,
+        is_one=is_one,
         has_runs=any(group.first.lease is not None for group in groups),
         prunes=capacity is not None and any(group.first.prunes for group in groups),
     )

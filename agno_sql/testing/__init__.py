@@ -32,9 +32,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, attribute = _HOMES[name]
-    try:
+    with MissingExtraError.unless("testing", _OF_THE_EXTRA, purpose=f"agno_sql.testing.{name}"):
         return getattr(import_module(module), attribute)
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] not in _OF_THE_EXTRA:
-            raise
-        raise MissingExtraError("testing", purpose=f"agno_sql.testing.{name}") from missing

@@ -29,9 +29,10 @@ from a2a.types import (
     TaskState,
 )
 
+from agno_sql.memory.sql import SQLMemory
 from agno_sql.models.chat_model import ModelReply
 from agno_sql.server import A2A, JWTAuth
-from tests.agent.models import ScriptedModel
+from tests.agent.models import ScriptedModel, agent_of
 from tests.support.http import DEADLINE_S, served
 
 if TYPE_CHECKING:
@@ -190,6 +191,20 @@ async def talking(
         of_server(http.base_url, binding, streams=streams) as other,
     ):
         yield other
+
+
+@asynccontextmanager
+async def talking_to_two(
+    url: str, gate: Gate, *, streams: bool = False, **of_agent: Any
+) -> AsyncIterator[tuple[Other, Other]]:
+    """Serve an agent by two servers on one database; the model of the first waits at *gate*."""
+    async with (
+        SQLMemory.open(url) as one,
+        SQLMemory.open(url) as two,
+        talking(agent_of(ScriptedModel(gate.think), one, **of_agent), streams=streams) as other,
+        talking(agent_of(ScriptedModel(), two, **of_agent), streams=streams) as elsewhere,
+    ):
+        yield other, elsewhere
 
 
 def merge(task: Task, event: StreamResponse) -> None:

@@ -10,7 +10,6 @@ import pytest
 from a2a.helpers import new_data_part
 from a2a.types import Part
 from a2a.utils.errors import ContentTypeNotSupportedError
-from sqlalchemy import make_url
 
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.models.demo import DemoModel
@@ -18,7 +17,7 @@ from agno_sql.server import Limits
 from tests.a2a.clients import V1, WAYS, message, of_server, rpc, served_a2a, talking
 from tests.agent.models import ScriptedModel, agent_of
 from tests.support.runner import Gate
-from tests.support.tcp import proxy_to
+from tests.support.tcp import behind_proxy
 
 if TYPE_CHECKING:
     import httpx
@@ -297,28 +296,25 @@ class TestTheGate:
 async def test_a_database_that_is_gone_is_told_without_its_address(
     postgres_url: str, binding: str
 ) -> None:
-    url = make_url(postgres_url)
-    assert url.port is not None
-    async with proxy_to("127.0.0.1", url.port) as proxy:
-        through = url.set(port=proxy.port).render_as_string(hide_password=False)
-        async with (
-            SQLMemory.open(through) as memory,
-            served_a2a(agent_of(DemoModel(), memory)) as http,
-        ):
-            body: dict[str, Any] = {"message": message()}
-            path = "/a2a/message:send"
-            if binding == "JSONRPC":
-                body, path = rpc("SendMessage", message=message()), "/a2a"
-            proxy.refuse()
-            proxy.cut()
-            told = await http.post(path, json=body, headers=V1)
-            assert told.status_code == (200 if binding == "JSONRPC" else 500)
-            assert "store_unavailable" in told.text
-            assert str(proxy.port) not in told.text
-            assert not [word for word in TELLTALE if word in told.text]
-            await proxy.accept()
-            told = await http.post(path, json=body, headers=V1)
-            assert "TASK_STATE_COMPLETED" in told.text
+    async with (
+        behind_proxy(postgres_url) as (proxy, through),
+        SQLMemory.open(through) as memory,
+        served_a2a(agent_of(DemoModel(), memory)) as http,
+    ):
+        body: dict[str, Any] = {"message": message()}
+        path = "/a2a/message:send"
+        if binding == "JSONRPC":
+            body, path = rpc("SendMessage", message=message()), "/a2a"
+        proxy.refuse()
+        proxy.cut()
+        told = await http.post(path, json=body, headers=V1)
+        assert told.status_code == (200 if binding == "JSONRPC" else 500)
+        assert "store_unavailable" in told.text
+        assert str(proxy.port) not in told.text
+        assert not [word for word in TELLTALE if word in told.text]
+        await proxy.accept()
+        told = await http.post(path, json=body, headers=V1)
+        assert "TASK_STATE_COMPLETED" in told.text
 
 
 def as_call(body: bytes) -> bytes:

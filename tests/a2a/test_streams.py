@@ -11,7 +11,6 @@ import pytest
 from a2a.types import StreamResponse, Task
 from a2a.utils.errors import UnsupportedOperationError
 
-from agno_sql.memory.sql import SQLMemory
 from tests.a2a.clients import (
     COMPLETED,
     WORKING,
@@ -20,12 +19,14 @@ from tests.a2a.clients import (
     entered,
     merge,
     talking,
+    talking_to_two,
     when_ended,
 )
 from tests.agent.models import ScriptedModel, agent_of, asks, call
 from tests.support.runner import Gate
 
 if TYPE_CHECKING:
+    from agno_sql.memory.sql import SQLMemory
     from tests.a2a.clients import Other
 
 
@@ -100,12 +101,7 @@ class TestSubscribing:
     @pytest.mark.guarantee("G80")
     async def test_in_another_process_tells_the_answer(self, database_url: str) -> None:
         gate = Gate()
-        async with (
-            SQLMemory.open(database_url) as one,
-            SQLMemory.open(database_url) as two,
-            talking(agent_of(ScriptedModel(gate.think), one), streams=True) as other,
-            talking(agent_of(ScriptedModel(), two), streams=True) as elsewhere,
-        ):
+        async with talking_to_two(database_url, gate, streams=True) as (other, elsewhere):
             begun = await first_task(other)
             followed = Task()
             async for event in elsewhere.subscribe(begun.id):

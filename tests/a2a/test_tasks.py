@@ -26,6 +26,7 @@ from tests.a2a.clients import (
     answer,
     entered,
     talking,
+    talking_to_two,
     when_ended,
 )
 from tests.agent.models import ScriptedModel, agent_of, contents
@@ -88,12 +89,7 @@ class TestTheSameMessageId:
         self, database_url: str, at_once: bool
     ) -> None:
         gate = Gate()
-        async with (
-            SQLMemory.open(database_url) as one,
-            SQLMemory.open(database_url) as two,
-            talking(agent_of(ScriptedModel(gate.think), one)) as other,
-            talking(agent_of(ScriptedModel(), two)) as elsewhere,
-        ):
+        async with talking_to_two(database_url, gate) as (other, elsewhere):
             begun = await other.say("x", "alice", message_id="m", at_once=True)
             with pytest.raises(InvalidParamsError, match="another message"):
                 await elsewhere.say("y", "alice", message_id="m", at_once=at_once)
@@ -169,13 +165,8 @@ class TestCancelling:
     @pytest.mark.guarantee("G81")
     async def test_of_a_task_in_another_process(self, database_url: str) -> None:
         gate = Gate()
-        short = {"lease": timedelta(seconds=1)}
-        async with (
-            SQLMemory.open(database_url) as one,
-            SQLMemory.open(database_url) as two,
-            talking(agent_of(ScriptedModel(gate.think), one, **short)) as other,
-            talking(agent_of(ScriptedModel(), two, **short)) as elsewhere,
-        ):
+        short = timedelta(seconds=1)
+        async with talking_to_two(database_url, gate, lease=short) as (other, elsewhere):
             begun = await other.say("x", "alice", at_once=True)
             await entered(gate)
             assert (await elsewhere.cancel(begun.id)).status.state == CANCELED
@@ -187,13 +178,8 @@ class TestCancelling:
     ) -> None:
         monkeypatch.setattr("agno_sql.server.a2a.handler._CANCEL_WITHIN_S", 0.1)
         gate = Gate()
-        long = {"lease": timedelta(hours=1)}
-        async with (
-            SQLMemory.open(sqlite_url) as one,
-            SQLMemory.open(sqlite_url) as two,
-            talking(agent_of(ScriptedModel(gate.think), one, **long)) as other,
-            talking(agent_of(ScriptedModel(), two, **long)) as elsewhere,
-        ):
+        long = timedelta(hours=1)
+        async with talking_to_two(sqlite_url, gate, lease=long) as (other, elsewhere):
             begun = await other.say("x", "alice", at_once=True)
             await entered(gate)
             assert (await elsewhere.cancel(begun.id)).status.state == WORKING

@@ -24,7 +24,7 @@ from tests.agent.models import ScriptedModel, agent_of, asks, call, contents, ro
 from tests.browser.chat import Chat, PausingModel
 from tests.support.http import DEADLINE_S, server_process
 from tests.support.runner import Gate, rows
-from tests.support.tcp import proxy_to
+from tests.support.tcp import behind_proxy, proxy_to
 
 if TYPE_CHECKING:
     from playwright.async_api import Page, Route
@@ -276,23 +276,22 @@ async def test_what_the_database_could_not_take_is_stored_once_when_it_is_tried_
     serve: Serve, page: Page, postgres_url: str, console: Console
 ) -> None:
     console.expect("503")
-    url = make_url(postgres_url)
-    assert url.port is not None
-    async with proxy_to("127.0.0.1", url.port) as proxy:
-        through = url.set(port=proxy.port).render_as_string(hide_password=False)
-        async with SQLMemory.open(through) as memory:
-            agent = Agent(name="a", model=DemoModel(), memory=memory)
-            chat = await Chat.entered(page, await serve(agent))
-            await expect(page.get_by_text("Hello, alice")).to_be_visible()
-            proxy.refuse()
-            proxy.cut()
-            await chat.ask("My name is Alice")
-            await expect(chat.notice).to_contain_text("The database can't be reached")
-            await proxy.accept()
-            await chat.button("Try again").click()
-            await expect(chat.answers).to_have_text("Nice to meet you, Alice!")
-            await expect(chat.notice).to_have_count(0)
-            await page.close()
+    async with (
+        behind_proxy(postgres_url) as (proxy, through),
+        SQLMemory.open(through) as memory,
+    ):
+        agent = Agent(name="a", model=DemoModel(), memory=memory)
+        chat = await Chat.entered(page, await serve(agent))
+        await expect(page.get_by_text("Hello, alice")).to_be_visible()
+        proxy.refuse()
+        proxy.cut()
+        await chat.ask("My name is Alice")
+        await expect(chat.notice).to_contain_text("The database can't be reached")
+        await proxy.accept()
+        await chat.button("Try again").click()
+        await expect(chat.answers).to_have_text("Nice to meet you, Alice!")
+        await expect(chat.notice).to_have_count(0)
+        await page.close()
     assert [row["role"] for row in rows(postgres_url, "messages")] == ["user", "assistant"]
     assert len(rows(postgres_url, "runs")) == 1
 

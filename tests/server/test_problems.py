@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import make_url
 from starlette.responses import Response
 
 from agno_sql import errors
@@ -19,7 +18,7 @@ from agno_sql.server import refusals
 from agno_sql.server.problems import ANSWERS, PROBLEM_JSON, problem_response
 from tests.agent.models import ScriptedModel, agent_of
 from tests.support.http import served
-from tests.support.tcp import proxy_to
+from tests.support.tcp import behind_proxy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,29 +134,26 @@ async def test_an_unknown_path_and_method_are_problems_too(sqlite_memory: SQLMem
 async def test_a_database_that_is_gone_is_503_without_its_url(
     postgres_url: str,
 ) -> None:
-    url = make_url(postgres_url)
-    assert url.port is not None
-    async with proxy_to("127.0.0.1", url.port) as proxy:
-        through = url.set(port=proxy.port).render_as_string(hide_password=False)
-        async with (
-            SQLMemory.open(through) as memory,
-            served(Agent(name="a", model=DemoModel(), memory=memory)) as client,
+    async with (
+        behind_proxy(postgres_url) as (proxy, through),
+        SQLMemory.open(through) as memory,
+        served(Agent(name="a", model=DemoModel(), memory=memory)) as client,
+    ):
+        assert (await client.get("/readyz")).status_code == 200
+        proxy.refuse()
+        proxy.cut()
+        for ask in (
+            client.get("/readyz"),
+            client.post("/chat", json=BODY),
+            client.get("/sessions", params={"user_id": "alice"}),
         ):
-            assert (await client.get("/readyz")).status_code == 200
-            proxy.refuse()
-            proxy.cut()
-            for ask in (
-                client.get("/readyz"),
-                client.post("/chat", json=BODY),
-                client.get("/sessions", params={"user_id": "alice"}),
-            ):
-                told = await ask
-                assert (told.status_code, told.json()["code"]) == (503, "store_unavailable")
-                assert told.headers["retry-after"] == "1"
-                assert str(proxy.port) not in told.text
-            assert (await client.get("/healthz")).status_code == 200
-            await proxy.accept()
-            assert (await client.post("/chat", json=BODY)).status_code == 200
+            told = await ask
+            assert (told.status_code, told.json()["code"]) == (503, "store_unavailable")
+            assert told.headers["retry-after"] == "1"
+            assert str(proxy.port) not in told.text
+        assert (await client.get("/healthz")).status_code == 200
+        await proxy.accept()
+        assert (await client.post("/chat", json=BODY)).status_code == 200
 
 
 async def test_a_schema_of_another_version_is_not_ready(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import make_url
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -178,3 +180,12 @@ async def proxy_to(host: str, port: int) -> AsyncIterator[TcpProxy]:
             yield proxy
         finally:
             await proxy.stop()
+
+
+@asynccontextmanager
+async def behind_proxy(url: str) -> AsyncIterator[tuple[TcpProxy, str]]:
+    """Run a proxy to the server of the database at *url*; yield it, and the URL that goes through."""
+    server = make_url(url)
+    async with proxy_to(server.host or "127.0.0.1", server.port or 5432) as proxy:
+        through = server.set(host="127.0.0.1", port=proxy.port)
+        yield proxy, through.render_as_string(hide_password=False)

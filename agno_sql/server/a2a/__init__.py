@@ -58,11 +58,7 @@ def a2a_routes(served: Served, options: A2A, *, grace: timedelta) -> list[Route]
     Raises:
         MissingExtraError: The extra is not installed; names the command.
     """
-    try:
+    with MissingExtraError.unless("a2a", _OF_THE_EXTRA, purpose="A2A"):
         routes = import_module("agno_sql.server.a2a.routes")
-    except ModuleNotFoundError as missing:
-        if (missing.name or "").partition(".")[0] not in _OF_THE_EXTRA:
-            raise
-        raise MissingExtraError("a2a", purpose="A2A") from missing
     made: list[Route] = routes.make(served, options, grace=grace)
     return made

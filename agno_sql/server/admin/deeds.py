@@ -10,7 +10,6 @@ from agno_sql.errors import InvalidOptionError
 from agno_sql.ids import shown as escaped
 from agno_sql.server.admin.pages import Shown, session_of, user_of
 from agno_sql.server.admin.rendering import counted, isolated, visible
-from agno_sql.server.refusals import NotFoundError
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -46,10 +45,7 @@ async def clear(visit: Visit, shown: Shown) -> Response:
 
 async def erase(visit: Visit, shown: Shown) -> Response:
     """Delete everything of a user."""
-    user_id = user_of(visit)
-    kept = await shown.memory.operator.kept(user_id)
-    if not kept.users:
-        raise NotFoundError("nothing is kept of such a user")
+    user_id, kept = await user_of(visit, shown)
     if not _is_confirmed(visit, user_id):
         return _asking(visit, "erase.html", user_id=user_id, kept=kept)
     await shown.memory.erase(user_id)

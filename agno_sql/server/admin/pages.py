@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from agno_sql.errors import InvalidOptionError, InvalidUserIdError
 from agno_sql.ids import named_user_id, valid_session_id
-from agno_sql.message import Session, UserActivity
 from agno_sql.server import cursor as cursors
 from agno_sql.server.admin.charts import charts_of
 from agno_sql.server.admin.transcript import bubbles
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
     from agno_sql.agent.agent import Agent
     from agno_sql.memory.sql import SQLMemory
+    from agno_sql.message import Session
+    from agno_sql.oversight import Kept
     from agno_sql.server.admin.recent import RecentStatistics
     from agno_sql.server.admin.visit import Visit
 
@@ -53,10 +54,9 @@ async def users(visit: Visit, shown: Shown) -> Response:
     """Show all users, or those whose ids begin with what is searched."""
     page, prefix = Page(_ROWS, visit.asked("cursor")), visit.asked("prefix")
     if prefix is None:
-        found = await shown.memory.operator.users(limit=page.enough, after=_user(page.cursor))
-        listed, more = page.cut(
-            found, lambda last: cursors.of_activity(last.last_active_at, last.user_id)
-        )
+        after = None if page.cursor is None else cursors.user(page.cursor)
+        found = await shown.memory.operator.users(limit=page.enough, after=after)
+        listed, more = page.cut(found, cursors.of_user)
         return visit.page("users.html", users=listed, more=more, prefix="", problem=None)
     try:
         found = await shown.memory.operator.users_by_prefix(
@@ -72,25 +72,11 @@ async def users(visit: Visit, shown: Shown) -> Response:
 
 async def user(visit: Visit, shown: Shown) -> Response:
     """Show a user's sessions."""
-    user_id = user_of(visit)
-    kept = await shown.memory.operator.kept(user_id)
-    if not kept.users:
-        raise NotFoundError("nothing is kept of such a user")
+    user_id, kept = await user_of(visit, shown)
     page = Page(_ROWS, visit.asked("cursor"))
-    after = None
-    if page.cursor is not None:
-        at, session_id = cursors.activity(page.cursor)
-        after = Session(
-            user_id=user_id,
-            session_id=session_id,
-            message_count=0,
-            created_at=at,
-            last_active_at=at,
-        )
+    after = None if page.cursor is None else cursors.session(page.cursor, user_id)
     found = await shown.memory.sessions(user_id, limit=page.enough, after=after)
-    sessions, more = page.cut(
-        found, lambda last: cursors.of_activity(last.last_active_at, last.session_id)
-    )
+    sessions, more = page.cut(found, cursors.of_session)
     return visit.page("user.html", user_id=user_id, kept=kept, sessions=sessions, more=more)
 
 
@@ -136,14 +122,18 @@ async def runs(visit: Visit, shown: Shown) -> Response:
     return visit.page("runs.html", session=session, runs=listed, more=listed[-1] if more else None)
 
 
-def user_of(visit: Visit) -> str:
-    """Return the user that *visit* asks for."""
-    return named_user_id(visit.asked("user_id") or "")
+async def user_of(visit: Visit, shown: Shown) -> tuple[str, Kept]:
+    """Return the user that *visit* asks for; raise NotFoundError if nothing is kept of them."""
+    user_id = _user_id(visit)
+    kept = await shown.memory.operator.kept(user_id)
+    if not kept.users:
+        raise NotFoundError("nothing is kept of such a user")
+    return user_id, kept
 
 
 async def session_of(visit: Visit, shown: Shown) -> Session:
     """Return the session that *visit* asks for; raise NotFoundError if there is none."""
-    user_id = user_of(visit)
+    user_id = _user_id(visit)
     session_id = valid_session_id(visit.asked("session_id") or "")
     found = await shown.memory.session(user_id, session_id=session_id)
     if found is None:
@@ -151,11 +141,8 @@ async def session_of(visit: Visit, shown: Shown) -> Session:
     return found
 
 
-def _user(cursor: str | None) -> UserActivity | None:
-    if cursor is None:
-        return None
-    at, user_id = cursors.activity(cursor)
-    return UserActivity(user_id=user_id, sessions=0, messages=0, last_active_at=at)
+def _user_id(visit: Visit) -> str:
+    return named_user_id(visit.asked("user_id") or "")
 
 
 def _number(visit: Visit, name: str) -> int | None:
