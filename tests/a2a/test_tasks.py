@@ -176,13 +176,14 @@ class TestCancelling:
     async def test_of_a_process_that_looks_late_is_told_as_it_is(
         self, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("agno_sql.server.a2a.handler._CANCEL_WITHIN_S", 0.1)
         gate = Gate()
         long = timedelta(hours=1)
         async with talking_to_two(sqlite_url, gate, lease=long) as (other, elsewhere):
             begun = await other.say("x", "alice", at_once=True)
             await entered(gate)
-            assert (await elsewhere.cancel(begun.id)).status.state == WORKING
+            with monkeypatch.context() as soon:
+                soon.setattr("agno_sql.server.a2a.handler._CANCEL_WITHIN_S", 0.1)
+                assert (await elsewhere.cancel(begun.id)).status.state == WORKING
             assert (await other.cancel(begun.id)).status.state == CANCELED
 
     async def test_of_what_ends_by_itself_meanwhile_is_refused(
