@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from agno_sql.errors import InvalidMessageError
 from agno_sql.ids import shown, valid_run_id
@@ -155,18 +155,10 @@ class Message:
         return cls(role="tool", content=content, tool_call_id=tool_call_id, name=name)
 
 
-(
-    _put_role,
-    _put_content,
-    _put_name,
-    _put_tool_calls,
-    _put_tool_call_id,
-    _put_run_id,
-    _put_run_step,
-    _put_usage,
-    _put_seq,
-    _put_created_at,
-) = (vars(Message)[field.name].__set__ for field in fields(Message))
+class _Blank:
+    """A Message to be: its layout, and attributes that can be set."""
+
+    __slots__ = Message.__slots__
 
 
 def unchecked_message(  # noqa: PLR0913, PLR0917  (a message's fields)
@@ -183,19 +175,21 @@ def unchecked_message(  # noqa: PLR0913, PLR0917  (a message's fields)
 ) -> Message:
     """Return the message of these fields, which the caller has checked.
 
-    The constructor takes three times as long, and was a fifth of what reading a conversation costs.
+    The constructor takes six times as long, and was a fifth of what reading a conversation costs.
     """
-    message = object.__new__(Message)
-    _put_role(message, role)
-    _put_content(message, content)
-    _put_name(message, name)
-    _put_tool_calls(message, tool_calls)
-    _put_tool_call_id(message, tool_call_id)
-    _put_run_id(message, run_id)
-    _put_run_step(message, run_step)
-    _put_usage(message, usage)
-    _put_seq(message, seq)
-    _put_created_at(message, created_at)
+    blank: Any = _Blank()
+    blank.role = role
+    blank.content = content
+    blank.name = name
+    blank.tool_calls = tool_calls
+    blank.tool_call_id = tool_call_id
+    blank.run_id = run_id
+    blank.run_step = run_step
+    blank.usage = usage
+    blank.seq = seq
+    blank.created_at = created_at
+    blank.__class__ = Message
+    message: Message = blank
     return message
 
 
