@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from contextlib import asynccontextmanager, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import StaticPool
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import greenlet_spawn
 
 from agno_sql.errors import (
     InvalidOptionError,
@@ -35,8 +36,10 @@ from agno_sql.store.schema import check_schema
 from agno_sql.store.url import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
+    from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _T = TypeVar("_T")
@@ -139,12 +142,25 @@ class Database:
             DRIVER_ERRORS: Nothing was stored, and another way may be tried.
             StoreUnavailableError: The database stayed busy, or did not answer; nothing was stored.
         """
-        lend = partial(self._lend, work)
         async with self._turn(is_write=is_write):
-            return await self._try(lambda: self._with_connection(lend), again=_BUSY, is_direct=True)
+            return await self._try(lambda: self._lend(work), again=_BUSY, is_direct=True)
 
-    async def _lend(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
-        driver: Any = (await conn.get_raw_connection()).driver_connection
+    async def _lend(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
+        if self._engine.sync_engine.dispatch.engine_connect:
+            # What its owner has every connection do at first, as to look in another schema.
+            return await self._with_connection(partial(self._use_below, work))
+        # Not by connect(), which costs as much as what a lone caller asks of the database.
+        conn = await self._engine.raw_connection()
+        try:
+            return await self._use(work, conn)
+        finally:
+            await _handed_back(greenlet_spawn(conn.close))
+
+    async def _use_below(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
+        return await self._use(work, await conn.get_raw_connection())
+
+    async def _use(self, work: Callable[[Any], Awaitable[_T]], conn: PoolProxiedConnection) -> _T:
+        driver: Any = conn.driver_connection
         if not self._is_sqlite and driver.is_in_transaction():
             # Nobody would commit what is stored in there.
             raise InterfaceError("a hook of this engine has begun a transaction")
@@ -157,7 +173,7 @@ class Database:
             else:
                 is_of_use = isinstance(error, PostgresError)
             if not is_of_use:
-                await conn.invalidate()
+                await _handed_back(greenlet_spawn(conn.invalidate))
             raise
 
     async def _write_once(
@@ -180,18 +196,13 @@ class Database:
         except DRIVER_ERRORS:
             if not done:
                 raise
-            # What is committed must not be repeated, whatever happens to the connection.
-            _log.warning("a connection failed after its commit", exc_info=True)
+            _log_lost_connection()
         return done[0]
 
-    @asynccontextmanager
-    async def _turn(self, *, is_write: bool) -> AsyncIterator[None]:
+    def _turn(self, *, is_write: bool) -> AbstractAsyncContextManager[object]:
         if not (is_write and self._is_sqlite):
-            yield
-            return
-        lock = self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
-        async with lock:
-            yield
+            return nullcontext()
+        return self._writers.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     def _limit(self, *, long: bool = False) -> asyncio.Timeout:
         # SQLite answers from this process: a statement that is cancelled there keeps its lock.
@@ -278,3 +289,15 @@ class Database:
             f"the database was too busy or went away ({code}); nothing was stored, try again "
             f"later: {where}"
         )
+
+
+async def _handed_back(closing: Awaitable[None]) -> None:
+    try:
+        await closing
+    except DRIVER_ERRORS:
+        _log_lost_connection()
+
+
+def _log_lost_connection() -> None:
+    # Only that: what is committed must not be repeated, whatever happens to the connection.
+    _log.warning("a connection failed when it was handed back", exc_info=True)

@@ -66,10 +66,17 @@ _SQLITE: Final = {
     sqlite3.SQLITE_ERROR: Fault.SCHEMA,  # SQLite has no code of its own for "no such table"
 }
 DriverError = (
-    DBAPIError | PoolTimeoutError | OSError | PostgresError | InterfaceError | sqlite3.Error
+    DBAPIError
+    | AsyncAdapt_asyncpg_dbapi.Error
+    | PoolTimeoutError
+    | OSError
+    | PostgresError
+    | InterfaceError
+    | sqlite3.Error
 )
 DRIVER_ERRORS: Final = (
     DBAPIError,
+    AsyncAdapt_asyncpg_dbapi.Error,
     PoolTimeoutError,
     OSError,
     PostgresError,
@@ -77,7 +84,8 @@ DRIVER_ERRORS: Final = (
     sqlite3.Error,
 )
 """Not all are wrapped: asyncpg's refused connections and time-outs are OSErrors, SQLAlchemy 2.0
-leaves what a server says at connecting as it is, and so is what a connect hook on SQLite raises."""
+leaves what a server says at connecting as it is, and so is what a connect hook on SQLite raises.
+Where a connection is lent without SQLAlchemy's own, only its adapter for asyncpg wraps them."""
 
 
 def classify(error: DriverError) -> Fault:

@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from agno_sql.errors import InvalidOptionError, StoreError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message
+from agno_sql.store.database import Database
+from agno_sql.store.migrate import upgrade
 from tests.faults.checks import sync_url
 from tests.support.clock import FakeClock
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from datetime import datetime
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Connection
 
 
 def plain(url: str) -> AsyncEngine:
@@ -93,6 +95,36 @@ async def test_what_is_acknowledged_is_stored_where_a_hook_has_begun_a_transacti
     assert read == [sorted(acknowledged[user::3], key=by_seq) for user in range(3)]
     async with SQLMemory.open(database_url) as another:
         assert [await another.get_messages(f"user-{user}") for user in range(3)] == read
+
+
+async def test_what_each_connection_is_told_at_first_holds_for_batches_too(
+    postgres_url: str,
+) -> None:
+    """As the schema of a host that has one for each of its tenants."""
+    in_chat = {"server_settings": {"search_path": "chat"}}
+    chat = create_async_engine(postgres_url, connect_args=in_chat)
+    async with chat.begin() as conn:
+        await conn.execute(text("CREATE SCHEMA chat"))
+    await Database(chat).write(upgrade)
+    engine = create_async_engine(postgres_url)
+
+    @event.listens_for(engine.sync_engine, "engine_connect")
+    def look_there(conn: Connection) -> None:
+        conn.exec_driver_sql("SET search_path TO chat")
+        conn.commit()
+
+    memory, there = SQLMemory(engine), SQLMemory(chat)
+    users = [f"user-{n}" for n in range(5)]
+    await asyncio.gather(*(memory.add(Message.user("hi"), user) for user in users))
+    many = [Message.user("hi")] * 101  # more than a batch takes
+    await memory.extend(many, "many")
+    assert [await there.size(user) for user in users] == [1] * 5
+    assert [len(await memory.get_messages(user)) for user in users] == [1] * 5
+    assert await there.size("many") == await memory.size("many") == 100
+    async with SQLMemory.open(postgres_url) as elsewhere:
+        assert await elsewhere.inactive_users(timedelta(0)) == []
+    await engine.dispose()
+    await chat.dispose()
 
 
 def by_seq(message: Message) -> int:
@@ -207,13 +239,14 @@ def add_a_session(url: URL, at: datetime) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError("gone"), sqlite3.OperationalError("gone")])
+@pytest.mark.parametrize("count", [1, 101], ids=["in a batch", "by itself"])
 async def test_what_fails_after_the_commit_repeats_nothing(
-    database_url: str, failure: Exception, caplog: pytest.LogCaptureFixture
+    database_url: str, count: int, failure: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with SQLMemory.open(database_url):
         pass
     engine = create_async_engine(database_url)
-    memory = SQLMemory(engine)
+    memory = SQLMemory(engine, capacity=None)
     await memory.add(Message.user("first"), "alice")
     failed: list[bool] = []
 
@@ -223,11 +256,11 @@ async def test_what_fails_after_the_commit_repeats_nothing(
             failed.append(True)
             raise failure
 
-    stored = await memory.add(Message.user("second"), "alice")
+    stored = await memory.extend([Message.user("second")] * count, "alice")
     assert failed
-    assert stored.seq == 2
-    assert [m.content for m in await memory.get_messages("alice")] == ["first", "second"]
-    assert "after its commit" in caplog.text
+    assert [m.seq for m in stored] == list(range(2, count + 2))
+    assert await memory.size("alice") == count + 1
+    assert "failed when it was handed back" in caplog.text
     await engine.dispose()
 
 
