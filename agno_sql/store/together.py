@@ -17,7 +17,7 @@ _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
 _SLOW_S: Final = 1.0
-_MOST_TASKS: Final = 4
+_MOST_TASKS: Final = 2
 _REST_S: Final = 5.0
 
 
@@ -52,6 +52,8 @@ class Together(Generic[_Asked, _Answer]):
         self._queue: deque[_Waiting[_Asked, _Answer]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._current: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._watch: asyncio.TimerHandle | None = None
 
     async def ask(self, asked: _Asked) -> _Answer:
         """Return the answer to *asked*.
@@ -59,7 +61,7 @@ class Together(Generic[_Asked, _Answer]):
         Cancelled before its batch has begun, it is not done at all; later, the cancellation is
         raised when the batch has ended, or after five seconds.
         """
-        waiting = _Waiting[_Asked, _Answer](asked, self._loop.create_future())
+        waiting: _Waiting[_Asked, _Answer] = _Waiting(asked, self._loop.create_future())
         self._queue.append(waiting)
         if self._current is None or self._current.done():
             self._start()
@@ -86,11 +88,10 @@ class Together(Generic[_Asked, _Answer]):
         own = asyncio.current_task()
         try:
             while self._current is own and any(not one.answer.done() for one in self._queue):
-                slow = self._loop.call_later(_SLOW_S, self._go_on_without, own)
-                try:
-                    await self._answer_next()
-                finally:
-                    slow.cancel()
+                self._began = self._loop.time()
+                if self._watch is None:
+                    self._watch = self._loop.call_at(self._began + _SLOW_S, self._look)
+                await self._answer_next()
         finally:
             if self._current is own:
                 self._current = None
@@ -98,9 +99,17 @@ class Together(Generic[_Asked, _Answer]):
                     waiting.answer.cancel()
                 self._queue.clear()
 
-    def _go_on_without(self, slow: asyncio.Task[None] | None) -> None:
-        if self._current is slow and len(self._tasks) < _MOST_TASKS:
-            self._start()
+    def _look(self) -> None:
+        # One timer that is set anew while there are batches: one for each would cost more.
+        self._watch = None
+        if self._current is None:
+            return
+        slow_at = self._began + _SLOW_S
+        if slow_at <= (now := self._loop.time()):
+            slow_at = now + _SLOW_S
+            if len(self._tasks) < _MOST_TASKS:
+                self._start()
+        self._watch = self._loop.call_at(slow_at, self._look)
 
     async def _answer_next(self) -> None:
         ended: asyncio.Future[None] = self._loop.create_future()

@@ -169,6 +169,14 @@ class TestCancelled:
         assert two == 4
 
 
+async def a_while() -> None:
+    """Return when a timer has rung that stands behind that of the newest batch."""
+    waited = asyncio.Event()
+    asyncio.get_running_loop().call_later(SOON_S, waited.set)
+    await waited.wait()
+    await turns(3)
+
+
 class TestABatchThatHangs:
     @pytest.fixture(autouse=True)
     def soon(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,18 +195,40 @@ class TestABatchThatHangs:
     async def test_and_some_more_do_not_become_any_number_of_tasks(self, work: Work) -> None:
         together = Together(work, most=1)
         tasks: list[asyncio.Task[int]] = []
-        for number in range(4):
+        for number in range(2):
             tasks += asking(together, number)
             await asyncio.wait_for(work.began.wait(), DEADLINE_S)
             work.began.clear()
-        tasks += asking(together, 4)
-        waited = asyncio.Event()  # a timer behind that of the last batch
-        asyncio.get_running_loop().call_later(SOON_S, waited.set)
-        await waited.wait()
-        await turns(3)
-        assert work.batches == [[0], [1], [2], [3]]
+        tasks += asking(together, 2)
+        await a_while()
+        assert work.batches == [[0], [1]]
         work.let_go()
-        assert await answers(tasks) == [0, 2, 4, 6, 8]
+        assert await answers(tasks) == [0, 2, 4]
+
+    async def test_and_whoever_waits_goes_on_when_any_of_them_has_ended(self) -> None:
+        ends = [asyncio.Event() for _ in range(2)]
+        begun = asyncio.Event()
+
+        async def hang(take: Callable[[], list[int]]) -> list[int]:
+            (number,) = take()
+            begun.set()
+            if number < len(ends):
+                await ends[number].wait()
+            return [number]
+
+        together = Together(hang, most=1)
+        tasks: list[asyncio.Task[int]] = []
+        for number in range(len(ends)):
+            tasks += asking(together, number)
+            await asyncio.wait_for(begun.wait(), DEADLINE_S)
+            begun.clear()
+        last = asking(together, 2)
+        await a_while()
+        ends[0].set()  # the oldest: the newest still hangs
+        assert await answers([tasks[0], *last]) == [0, 2]
+        for end in ends:
+            end.set()
+        assert await answers(tasks) == [0, 1]
 
     def hanging_first(self, work: Work) -> Any:
         async def do(take: Callable[[], list[int]]) -> Sequence[int | BaseException]:
