@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agno_sql.memory.sql import SQLMemory
+from agno_sql.store import batches
 from tests.support.clock import FakeClock
 from tests.support.postgres import Databases, databases
 from tests.support.tenant_guard import TenantGuard, guarded_engines
@@ -34,6 +35,13 @@ def every_statement_pins_its_users(tenant_guard: TenantGuard) -> Iterator[None]:
     yield
     violations = tenant_guard.take()
     assert not violations, "\n\n".join(violations)
+
+
+@pytest.fixture
+def one_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let conversations share their batches whatever their names are."""
+    for driver, way in batches.WAYS.items():
+        monkeypatch.setitem(batches.WAYS, driver, way._replace(writers=1, readers=1))
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +107,7 @@ async def sqlite_memory(sqlite_url: str) -> AsyncIterator[SQLMemory]:
 @pytest.fixture
 def portable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let everything go the portable way, as on a database that has no other."""
-    monkeypatch.setattr("agno_sql.store.batches._WAYS", {})
+    monkeypatch.setattr("agno_sql.store.batches.WAYS", {})
 
 
 @pytest.fixture(params=["together", "portable"])

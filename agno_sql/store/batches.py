@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
+_T = TypeVar("_T")
 
 _MOST_AT_ONCE: Final = 256
 # Larger ones would hold up the others of their batch: they go by themselves.
@@ -49,16 +50,34 @@ class _Store(Protocol):
 
 
 class _Way(NamedTuple):
+    """How it is done on a database, and how many batches of each kind at once.
+
+    One after another, this process and the server would wait for each other in turn, and each
+    commit for the one before. SQLite has one writer, and its threads share this interpreter.
+    """
+
     store: _Store
     read: Callable[[Any, Sequence[Read]], Awaitable[_Rows]]
     find: Callable[[Any, Sequence[RunKey]], Awaitable[list[bool]]]
+    writers: int
+    readers: int
 
 
-_WAYS: Final = {
+WAYS: Final = {
     "asyncpg": _Way(
-        write_postgresql.store, read_together.read_postgresql, find_together.find_postgresql
+        write_postgresql.store,
+        read_together.read_postgresql,
+        find_together.find_postgresql,
+        writers=4,
+        readers=2,
     ),
-    "aiosqlite": _Way(write_sqlite.store, read_together.read_sqlite, find_together.find_sqlite),
+    "aiosqlite": _Way(
+        write_sqlite.store,
+        read_together.read_sqlite,
+        find_together.find_sqlite,
+        writers=1,
+        readers=1,
+    ),
 }
 
 
@@ -68,10 +87,10 @@ class _Stored(NamedTuple):
 
 
 class _Here(NamedTuple):
-    """What goes together in one event loop."""
+    """What goes together in one event loop; a conversation is always given to the same of each."""
 
-    writes: Together[Write, _Stored | None]
-    reads: Together[Read, list[Sequence[Any]] | None]
+    writes: list[Together[Write, _Stored | None]]
+    reads: list[Together[Read, list[Sequence[Any]] | None]]
     finds: Together[RunKey, bool | None]
 
 
@@ -86,7 +105,7 @@ class Batches:
         self._database = database
         self._clock = clock
         self._capacity = capacity
-        self._way = _WAYS.get(database.driver or "")
+        self._way = WAYS.get(database.driver or "")
         self._here: WeakKeyDictionary[asyncio.AbstractEventLoop, _Here] = WeakKeyDictionary()
 
     async def write(self, write: Write) -> list[Message] | None:
@@ -98,7 +117,7 @@ class Batches:
         """
         if self._way is None or not self._fits(write):
             return None
-        stored = await self._together(self._way).writes.ask(write)
+        stored = await _for(write.key, self._together(self._way).writes).ask(write)
         return stored and numbered(write.messages, last_seq=stored.last_seq, at=stored.at)
 
     async def read(self, read: Read) -> list[Message] | None:
@@ -110,7 +129,7 @@ class Batches:
         most = self._capacity if read.limit is None else read.limit
         if self._way is None or most is None or most > _MOST_ROWS:
             return None
-        rows = await self._together(self._way).reads.ask(read)
+        rows = await _for(read.key, self._together(self._way).reads).ask(read)
         picked = None if rows is None else read.picked(rows)
         return None if picked is None else [row_message(row, read.key) for row in picked]
 
@@ -120,16 +139,21 @@ class Batches:
 
     async def rest(self) -> None:
         """Return when nothing of this event loop is under way, or after some seconds."""
-        for together in self._here.pop(asyncio.get_running_loop(), ()):
-            await together.rest()
+        if here := self._here.pop(asyncio.get_running_loop(), None):
+            await asyncio.gather(
+                *(together.rest() for together in here.writes),
+                *(together.rest() for together in here.reads),
+                here.finds.rest(),
+            )
 
     def _together(self, way: _Way) -> _Here:
         loop = asyncio.get_running_loop()
         here = self._here.get(loop)
         if here is None:
+            store, read = partial(self._store, way), partial(self._read, way.read)
             here = self._here[loop] = _Here(
-                Together(partial(self._store, way), most=_MOST_AT_ONCE),
-                Together(partial(self._read, way.read), most=_MOST_AT_ONCE),
+                [Together(store, most=_MOST_AT_ONCE) for _ in range(way.writers)],
+                [Together(read, most=_MOST_AT_ONCE) for _ in range(way.readers)],
                 Together(partial(self._read, way.find), most=_MOST_AT_ONCE),
             )
         return here
@@ -180,6 +204,10 @@ class Batches:
             return [None] * len(take())
         except AgnoSQLError as error:
             return [_same(error) for _ in take()]
+
+
+def _for(key: tuple[str, str], among: list[_T]) -> _T:
+    return among[hash(key) % len(among)]
 
 
 def _same(error: AgnoSQLError) -> AgnoSQLError:

@@ -39,6 +39,9 @@ def open_engine(url: str | URL) -> AsyncEngine:
             plain,
             connect_args={"timeout": _CONNECT_TIMEOUT_S} | connect_args,
             pool_timeout=_POOL_TIMEOUT_S,
+            # As many as batches use at once: what the pool does not keep is opened again and again.
+            pool_size=10,
+            pool_reset_on_return=None,  # Database leaves no transaction open
         )
     in_memory = parsed.database in (None, "", ":memory:")
     if not in_memory and not (folder := Path(str(parsed.database)).parent).is_dir():
@@ -49,7 +52,7 @@ def open_engine(url: str | URL) -> AsyncEngine:
         parsed,
         connect_args={"timeout": _BUSY_TIMEOUT_S},
         pool_timeout=_POOL_TIMEOUT_S,
-        # Database leaves no transaction open, and a needless ROLLBACK is a hop to a thread and back.
+        # A needless ROLLBACK is a hop to a thread and back.
         pool_reset_on_return=None,
         # Every connection to :memory: is a database of its own, so there must be just one.
         **(

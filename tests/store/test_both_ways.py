@@ -178,7 +178,7 @@ async def test_every_row_is_the_same_whichever_way_it_was_written(
 ) -> None:
     play, clock = Play(seed=capacity or 0), FakeClock()
     async with SQLMemory.open(two_urls[0], capacity=capacity, clock=clock) as together:
-        monkeypatch.setattr("agno_sql.store.batches._WAYS", {})
+        monkeypatch.setattr("agno_sql.store.batches.WAYS", {})
         async with SQLMemory.open(two_urls[1], capacity=capacity, clock=clock) as portable:
             for _ in range(ROUNDS):
                 clock.advance(timedelta(seconds=play.chance.choice([1, 1, 1, 20])))

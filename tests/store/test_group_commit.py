@@ -195,6 +195,7 @@ class TestWritesOfOneConversation:
             await log.append(lease, step)
 
 
+@pytest.mark.usefixtures("one_queue")
 class TestAConversationThatSomebodyHolds:
     @pytest.mark.guarantee("G53")
     @pytest.mark.parametrize("statement", [LOCKED, BEGUN], ids=["locked", "begun"])
@@ -230,6 +231,7 @@ class TestAConversationThatSomebodyHolds:
                 assert await conn.scalar(text("SHOW lock_timeout")) == "0"
 
 
+@pytest.mark.usefixtures("one_queue")
 class TestAWriteThatTheDatabaseRefuses:
     @pytest.mark.guarantee("G53")
     async def test_fails_alone_and_the_others_of_its_batch_are_stored(
@@ -280,6 +282,7 @@ class TestAWriteThatTheDatabaseRefuses:
         assert contents(await memory.get_messages("alice")) == ["go", "done"]
 
 
+@pytest.mark.usefixtures("one_queue")
 class TestACancelledWrite:
     @pytest.mark.guarantee("G55")
     async def test_before_its_batch_has_begun_stores_nothing_and_the_others_are_stored(
@@ -353,20 +356,27 @@ class TestACancelledWrite:
             pass
         engine = create_async_engine(database_url)
         async with without_leaks(engine, database_url):
-            memory = SQLMemory(engine)
+            memory = SQLMemory(engine, capacity=None)
+            batches: list[asyncio.Task[object]] = []
+
+            def cancel(sql: str) -> None:
+                task = asyncio.current_task()
+                if sql.startswith(("WITH given AS", "BEGIN IMMEDIATE")) and task is not None:
+                    batches.append(task)
+                    if len(batches) == 3:
+                        for each in [*adds, task]:
+                            each.cancel()
+
             adds = [
                 asyncio.create_task(memory.add(Message.user(str(n)), USERS[n % 5]))
-                for n in range(400)
+                for n in range(600)
             ]
-            done, _ = await asyncio.wait(adds, return_when=asyncio.FIRST_COMPLETED)
-            acknowledged = [add.result() for add in done]
-            # But not SQLAlchemy's own, which give connections back.
-            batches = [task for task in asyncio.all_tasks() if "Together" in repr(task.get_coro())]
-            assert batches
-            for task in [*adds, *batches]:
-                task.cancel()
-            async with asyncio.timeout(DEADLINE_S):
-                await asyncio.gather(*adds, *batches, return_exceptions=True)
+            with statements(cancel):
+                async with asyncio.timeout(DEADLINE_S):
+                    await asyncio.gather(*adds, return_exceptions=True)
+                    await asyncio.gather(*batches, return_exceptions=True)
+            acknowledged = [add.result() for add in adds if not add.cancelled()]
+            assert 0 < len(acknowledged) < len(adds)
             stored = [await memory.get_messages(user) for user in USERS[:5]]
             for messages in stored:
                 assert_numbered(messages)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agno_sql.memory.protocol import Memory
 
+pytestmark = pytest.mark.usefixtures("one_queue")
 CAPACITY = 6
 USERS = ["pruned", "full of system", "calls", "cleared", "short", "nobody", "o'neil\\\" 🦊"]
 LIMITS = [None, 0, 1, 3, 100, 2**70]
