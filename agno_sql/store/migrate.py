@@ -39,8 +39,13 @@ async def upgrade(conn: AsyncConnection, revision: str = "head") -> None:
         StoreError: There is no such revision, none leads there, or a table that isn't ours has
             the name of one of ours.
     """
-    if await current_revision(conn) is None:
-        await conn.run_sync(_refuse_foreign_tables)
+    taken = await conn.run_sync(_taken_names)
+    # In this order: another process may make them just now, all in one transaction.
+    if taken and await current_revision(conn) is None:
+        raise StoreError(
+            f"there is a table {min(taken)} that isn't agno_sql's; use another database, or on "
+            "PostgreSQL a role with a search_path of its own"
+        )
     await _run(conn, command.upgrade, revision)
 
 
@@ -62,12 +67,8 @@ async def check(conn: AsyncConnection) -> None:
     await _run(conn, command.check)
 
 
-def _refuse_foreign_tables(connection: Connection) -> None:
-    if taken := set(metadata.tables) & set(inspect(connection).get_table_names()):
-        raise StoreError(
-            f"there is a table {min(taken)} that isn't agno_sql's; use another database, or on "
-            "PostgreSQL a role with a search_path of its own"
-        )
+def _taken_names(connection: Connection) -> set[str]:
+    return set(metadata.tables) & set(inspect(connection).get_table_names())
 
 
 async def _run(conn: AsyncConnection, run: Callable[..., Any], *arguments: str) -> None:
