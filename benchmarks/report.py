@@ -22,7 +22,8 @@ _COLUMNS: Final = ("", "{unit}/s", "p50 ms", "p99 ms", "longest ms", "client CPU
 _EXTRAS: Final = {
     "list_ms": "a page of inactive users, ms",
     "alone_ms": "a lone turn, ms",
-    "pause_ms": "the longest turn beside a clean-up, ms",
+    "beside_p99_ms": "99 % of turns beside a clean-up, ms",
+    "pause_ms": "the longest one, ms",
     "deleted_users": "users deleted",
     "deleting_s": "deleting them, s",
     "grown_mb": "memory grown by, MB",

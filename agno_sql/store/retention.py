@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from agno_sql.message import UserActivity
     from agno_sql.store.database import Database
 
-_MOST_MESSAGES: Final = 500  # deleted by one transaction, unless a single user has more
+_LONGEST_PAUSE_S: Final = 1.0
+_MOST_MESSAGES: Final = 200  # deleted by one transaction, unless a single user has more
 
 
 async def delete_inactive(database: Database, until: datetime, *, batch: int) -> AsyncIterator[int]:
@@ -28,13 +30,21 @@ async def delete_inactive(database: Database, until: datetime, *, batch: int) ->
 
     Yields how many users each transaction deleted. A user goes whole or not at all.
     """
-    after = None
+    clock = asyncio.get_running_loop().time
+    after, took = None, 0.0
     while page := await database.read(
         partial(inactive_users, until=until, limit=batch, after=after)
     ):
         after = page[-1]
         for users in _soon_deleted(page):
-            yield await database.write(partial(_delete_users, users=users, until=until), long=True)
+            # For as long as it took, others have the database to themselves.
+            await asyncio.sleep(min(took, _LONGEST_PAUSE_S))
+            began = clock()
+            deleted = await database.write(
+                partial(_delete_users, users=users, until=until), long=True
+            )
+            took = clock() - began
+            yield deleted
 
 
 def _soon_deleted(page: Sequence[UserActivity]) -> Iterator[set[str]]:
