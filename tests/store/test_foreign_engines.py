@@ -19,6 +19,7 @@ from agno_sql.store.database import Database
 from agno_sql.store.migrate import upgrade
 from tests.faults.checks import sync_url
 from tests.support.clock import FakeClock
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -286,6 +287,22 @@ async def test_a_memory_whose_block_has_ended_refuses_everything(database_url: s
         await memory.add(Message.user("y"), "alice")
     with pytest.raises(StoreError, match="closed"):
         await memory.get_messages("alice")
+
+
+async def test_a_memory_that_is_closed_lets_the_batch_that_is_under_way_end(
+    database_url: str,
+) -> None:
+    begun = asyncio.Event()
+
+    def notice(sql: str) -> None:
+        if sql.startswith(("WITH given AS", "BEGIN IMMEDIATE")):
+            begun.set()
+
+    async with SQLMemory.open(database_url) as memory:
+        with statements(notice):
+            add = asyncio.create_task(memory.add(Message.user("x"), "alice"))
+            await begun.wait()
+    assert (await add).seq == 1
 
 
 async def test_the_callers_engine_stays_open(sqlite_url: str) -> None:

@@ -282,23 +282,6 @@ class TestAWriteThatTheDatabaseRefuses:
         assert contents(await memory.get_messages("alice")) == ["go", "done"]
 
 
-async def test_a_memory_that_is_closed_lets_the_batch_that_is_under_way_end(
-    database_url: str,
-) -> None:
-    begun = asyncio.Event()
-
-    def notice(sql: str) -> None:
-        if sql.startswith(("WITH given AS", "BEGIN IMMEDIATE")):
-            begun.set()
-
-    async with SQLMemory.open(database_url) as memory:
-        with statements(notice):
-            adds = adding(memory, "alice")
-            await begun.wait()
-    (stored,) = await in_time(*adds.values())
-    assert stored.seq == 1
-
-
 @pytest.mark.usefixtures("one_queue")
 class TestACancelledWrite:
     @pytest.mark.guarantee("G55")
