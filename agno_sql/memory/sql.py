@@ -318,7 +318,8 @@ class SQLMemory:
         """Delete the users without activity for at least *idle_for*; return how many.
 
         Works in transactions of at most *batch* users, 1 to 10,000, and of fewer where they have
-        many messages, so that writers never wait for long.
+        many messages, and rests after each for as long as it took, a second at most, so that
+        others do not wait for long.
         A user who comes back meanwhile is kept whole. *progress* is told the users deleted by
         each batch.
         """
