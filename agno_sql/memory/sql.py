@@ -158,11 +158,13 @@ class SQLMemory:
             memory = cls(engine, capacity=capacity, clock=clock)
             may_upgrade = engine.dialect.name == "sqlite" if migrate is None else migrate
             await prepare_schema(memory._database, may_upgrade=may_upgrade)
+            memory._database.keep_connections()
             try:
                 yield memory
             finally:
                 memory._database.close()
                 await memory._batches.rest()  # a connection in use would outlive its engine
+                await memory._database.hand_back()
         finally:
             await engine.dispose()
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from contextlib import nullcontext, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import StaticPool
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import greenlet_spawn
 
 from agno_sql.errors import (
     InvalidOptionError,
@@ -32,6 +28,7 @@ from agno_sql.store.faults import (
     surely_rolled_back,
     unknown_commit,
 )
+from agno_sql.store.lending import Lender, with_connection
 from agno_sql.store.schema import check_schema
 from agno_sql.store.url import shown_url
 
@@ -39,12 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import PoolProxiedConnection
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 _T = TypeVar("_T")
 
-_log: Final = logging.getLogger(__name__)
 _RETRY_FOR_S: Final = 30.0
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.25
@@ -90,6 +85,7 @@ class Database:
         is_elsewhere = engine.get_execution_options().get("schema_translate_map")
         self.driver = None if is_elsewhere else engine.dialect.driver
         self._is_closed = False
+        self._lender = Lender(engine)
         # SQLite has one writer at a time; waiting here is fair, its own busy handler is not.
         self._writers: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
         self._writers = WeakKeyDictionary()
@@ -143,38 +139,7 @@ class Database:
             StoreUnavailableError: The database stayed busy, or did not answer; nothing was stored.
         """
         async with self._turn(is_write=is_write):
-            return await self._try(lambda: self._lend(work), again=_BUSY, is_direct=True)
-
-    async def _lend(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
-        if self._engine.sync_engine.dispatch.engine_connect:
-            # What its owner has every connection do at first, as to look in another schema.
-            return await self._with_connection(partial(self._use_below, work))
-        # Not by connect(), which costs as much as what a lone caller asks of the database.
-        conn = await self._engine.raw_connection()
-        try:
-            return await self._use(work, conn)
-        finally:
-            await _handed_back(greenlet_spawn(conn.close))
-
-    async def _use_below(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
-        return await self._use(work, await conn.get_raw_connection())
-
-    async def _use(self, work: Callable[[Any], Awaitable[_T]], conn: PoolProxiedConnection) -> _T:
-        driver: Any = conn.driver_connection
-        if not self._is_sqlite and driver.is_in_transaction():
-            # Nobody would commit what is stored in there.
-            raise InterfaceError("a hook of this engine has begun a transaction")
-        try:
-            return await work(driver)
-        except BaseException as error:
-            # One that stands between two answers, or in a transaction, is of no use any more.
-            if self._is_sqlite:
-                is_of_use = not (driver.in_transaction or isinstance(error, asyncio.CancelledError))
-            else:
-                is_of_use = isinstance(error, PostgresError)
-            if not is_of_use:
-                await _handed_back(greenlet_spawn(conn.invalidate))
-            raise
+            return await self._try(lambda: self._lender.lend(work), again=_BUSY, is_direct=True)
 
     async def _write_once(
         self, work: Callable[[AsyncConnection], Awaitable[_T]], *, long: bool
@@ -186,18 +151,7 @@ class Database:
             await self._commit(conn)
             return result
 
-        return await self._with_connection(transaction)
-
-    async def _with_connection(self, work: Callable[[AsyncConnection], Awaitable[_T]]) -> _T:
-        done: list[_T] = []
-        try:
-            async with self._engine.connect() as conn:
-                done.append(await work(conn))
-        except DRIVER_ERRORS:
-            if not done:
-                raise
-            _log_lost_connection()
-        return done[0]
+        return await with_connection(self._engine, transaction)
 
     def _turn(self, *, is_write: bool) -> AbstractAsyncContextManager[object]:
         if not (is_write and self._is_sqlite):
@@ -208,9 +162,17 @@ class Database:
         # SQLite answers from this process: a statement that is cancelled there keeps its lock.
         return asyncio.timeout(None if long or self._is_sqlite else ANSWER_WITHIN_S)
 
+    def keep_connections(self) -> None:
+        """Keep connections for ``direct`` at hand: the engine and its pool are our own."""
+        self._lender.keep()
+
     def close(self) -> None:
         """Refuse everything from now on."""
         self._is_closed = True
+
+    async def hand_back(self) -> None:
+        """Give the engine back every connection of this event loop that is not in use."""
+        await self._lender.stop()
 
     async def _try(
         self,
@@ -289,15 +251,3 @@ class Database:
             f"the database was too busy or went away ({code}); nothing was stored, try again "
             f"later: {where}"
         )
-
-
-async def _handed_back(closing: Awaitable[None]) -> None:
-    try:
-        await closing
-    except DRIVER_ERRORS:
-        _log_lost_connection()
-
-
-def _log_lost_connection() -> None:
-    # Only that: what is committed must not be repeated, whatever happens to the connection.
-    _log.warning("a connection failed when it was handed back", exc_info=True)
