@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.errors import CorruptRecordError
 from agno_sql.ids import MAX_RUN_ID_CHARACTERS, shown
 from agno_sql.message import Message, ToolCall, Usage, unchecked_message
-from agno_sql.store.text import decode, decode_beginning, encode
+from agno_sql.store.text import ESCAPE, decode, decode_beginning, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,9 +73,12 @@ def row_message(row: Sequence[Any], key: tuple[str, str]) -> Message:
     """
     _, seq, role, content, at, name, call_id, calls, run_id, run_step, tokens_in, tokens_out = row
     try:
-        text, made = decode(content), _aware(at)
+        # Written out, as there are hundreds in a batch: a call takes as long as what it does.
+        text = content if ESCAPE not in content else decode(content)
+        made = _from_text(at) if type(at) is str else _aware(at)
         usage = None if tokens_in is None else _usage(tokens_in, tokens_out)
-        if name is call_id is calls is None and role in _SPEAKERS and _is_sound(run_id, run_step):
+        is_sound = run_id is run_step is None or _is_sound(run_id, run_step)
+        if is_sound and name is call_id is calls is None and role in _SPEAKERS:
             return unchecked_message(role, text, None, (), None, run_id, run_step, usage, seq, made)
         return Message(
             role=role,
@@ -117,8 +121,6 @@ def row_tool_calls(row: Row[*tuple[Any, ...]], key: tuple[str, str]) -> tuple[To
 
 
 def _is_sound(run_id: Any, run_step: Any) -> bool:
-    if run_id is None:
-        return run_step is None
     # As valid_run_id, which takes longer: what does not pass goes to the constructor, which tells why.
     is_id = type(run_id) is str and 0 < len(run_id) <= MAX_RUN_ID_CHARACTERS and run_id.isascii()
     is_seen = is_id and run_id.isprintable() and " " not in run_id
@@ -140,12 +142,15 @@ def _corrupt(seq: int | None, key: tuple[str, str], error: Exception) -> Corrupt
     )
 
 
+@lru_cache(maxsize=4096)  # a conversation is read again at each of its turns
+def _from_text(stored: str) -> datetime:
+    made = datetime.fromisoformat(f"{stored}+00:00")  # SQLite stores UTC without saying so
+    if made.tzinfo is None:  # of a date alone the offset is read as a time of day
+        raise ValueError("created_at has no time of day")
+    return made
+
+
 def _aware(stored: object) -> datetime:
-    if isinstance(stored, str):
-        made = datetime.fromisoformat(f"{stored}+00:00")  # SQLite stores UTC without saying so
-        if made.tzinfo is None:  # of a date alone the offset is read as a time of day
-            raise ValueError("created_at has no time of day")
-        return made
     if not isinstance(stored, datetime):
         raise TypeError(f"created_at is no time but {shown(stored)}")
     # asyncpg returns infinity, which the first and the last datetime become, without a zone.
