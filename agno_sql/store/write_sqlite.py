@@ -13,6 +13,8 @@ import json
 import sqlite3
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from agno_sql.store.faults import surely_rolled_back, unknown_commit
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from agno_sql.store.writes import Begin, Group, Write
 
+_Row = tuple[Any, ...]
+_MOST_ROWS: Final = 64  # of a statement: 832 parameters, where any SQLite takes 999
 _LOOK: Final = """
 SELECT
     given.key, c.first_seq, c.last_seq, c.message_count, c.run_id, c.run_first_seq, c.lease_token,
@@ -54,7 +58,7 @@ _PUT_CONVERSATION: Final = """
 INSERT INTO conversations (
     user_id, session_id, first_seq, last_seq, message_count, run_id, run_first_seq, lease_token,
     lease_expires_at, created_at, last_active_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES %s
 ON CONFLICT (user_id, session_id) DO UPDATE SET
     first_seq = excluded.first_seq, last_seq = excluded.last_seq,
     message_count = excluded.message_count, run_id = excluded.run_id,
@@ -66,13 +70,13 @@ _PUT_MESSAGE: Final = """
 INSERT INTO messages (
     user_id, session_id, seq, role, content, created_at, name, tool_call_id, tool_calls, run_id,
     run_step, input_tokens, output_tokens
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+) VALUES %s
 """
 _BEGIN_RUN: Final = """
 INSERT INTO runs (
     user_id, session_id, run_id, agent_id, status, attempt, input_sha256, first_seq, last_seq,
     model, input_tokens, output_tokens, started_at
-) VALUES (?, ?, ?, ?, 'running', 1, ?, ?, ?, ?, 0, 0, ?)
+) VALUES %s
 """
 _END_RUN: Final = """
 UPDATE runs
@@ -123,6 +127,9 @@ class _Conversation:
         return None if kept is None or (self.system or kept + 1) <= kept else kept
 
 
+_NEW: Final = _Conversation()
+
+
 async def store(driver: Connection, begin: Begin, *, capacity: int | None) -> dict[int, int]:
     """Store what *begin* returns in one commit; return the last seq of each group by its index.
 
@@ -158,7 +165,7 @@ async def _store(
     changes = _Changes(at)
     last_seqs = {}
     for place, group in enumerate(groups):
-        before = found.get(place, _Conversation())
+        before = found.get(place, _NEW)
         kept = before.kept_from(group, capacity)
         if kept is not None and before.lets(group.first):
             last_seqs[place] = changes.add(group, before, kept)
@@ -177,9 +184,30 @@ async def _store(
     return last_seqs
 
 
+def _inserts(sql: str, rows: list[_Row]) -> Iterable[tuple[str, list[_Row]]]:
+    """Yield statements that insert *rows*, many at once.
+
+    At each row of its own SQLite's thread would give the interpreter to the event loop, and wait
+    until that lets go of it.
+    """
+    at = 0
+    while at < len(rows):
+        # Few sizes, so that each is prepared once.
+        count = min(_MOST_ROWS, 1 << (len(rows) - at).bit_length() - 1)
+        inserted = rows[at : at + count]
+        yield _insert(sql, len(inserted[0]), count), [tuple(chain.from_iterable(inserted))]
+        at += count
+
+
+@cache
+def _insert(sql: str, width: int, count: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return sql % ", ".join([row] * count)
+
+
 def _within_transaction(  # pragma: no cover  (in the connection's thread nothing is measured)
-    driver: Connection, rows: Iterable[tuple[Any, ...]]
-) -> Iterable[tuple[Any, ...]]:
+    driver: Connection, rows: Iterable[_Row]
+) -> Iterable[_Row]:
     # SQLite ends the transaction by itself where the disk is full, and the statements that stand
     # in line behind the one that failed would each be committed alone.
     for row in rows:
@@ -194,12 +222,12 @@ class _Changes:
     def __init__(self, at: datetime) -> None:
         self._at = at
         self._now = sqlite_time(at)
-        self._conversations: list[tuple[Any, ...]] = []
-        self._messages: list[tuple[Any, ...]] = []
-        self._begun: list[tuple[Any, ...]] = []
-        self._ended: list[tuple[Any, ...]] = []
-        self._pruned: list[tuple[Any, ...]] = []
-        self._forgotten: list[tuple[Any, ...]] = []
+        self._conversations: list[_Row] = []
+        self._messages: list[_Row] = []
+        self._begun: list[_Row] = []
+        self._ended: list[_Row] = []
+        self._pruned: list[_Row] = []
+        self._forgotten: list[_Row] = []
 
     def add(self, group: Group, before: _Conversation, kept: int) -> int:
         """Add what stores *group* and prunes up to *kept*; return its last seq."""
@@ -218,12 +246,12 @@ class _Changes:
             self._forgotten.append((*key, kept))
         return last_seq
 
-    def statements(self) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
-        """Return the statements in their order, each with its rows."""
+    def statements(self) -> Iterable[tuple[str, list[_Row]]]:
+        """Return the statements in their order, each with what it is executed with, once or more."""
         return (
-            (_PUT_CONVERSATION, self._conversations),
-            (_PUT_MESSAGE, self._messages),
-            (_BEGIN_RUN, self._begun),
+            *_inserts(_PUT_CONVERSATION, self._conversations),
+            *_inserts(_PUT_MESSAGE, self._messages),
+            *_inserts(_BEGIN_RUN, self._begun),
             (_END_RUN, self._ended),
             (_PRUNE, self._pruned),
             (_FORGET_RUNS, self._forgotten),
@@ -247,7 +275,9 @@ class _Changes:
         if write.new is not None:
             new, digest = write.new, write.new.input_sha256
             agent_id, model = encode(new.agent_id), encode(new.model)
-            self._begun.append((*key, agent_id, digest, last_seq, last_seq, model, self._now))
+            self._begun.append(
+                (*key, agent_id, "running", 1, digest, last_seq, last_seq, model, 0, 0, self._now)
+            )
         if write.usage is not None:
             usage = write.usage
             self._ended.append((last_seq, self._now, usage.input_tokens, usage.output_tokens, *key))
