@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 USER_BYTES: Final = 200
@@ -14,6 +15,9 @@ _PROSE: Final = (
     "Friday, reply here and we send a new one the same day, without any charge. "
 )
 PADDING: Final = _PROSE * 4
+# As many lines as 64 users read again at their next turn: to make them anew took a fifth of a
+# fast driver's time.
+_kept: Final = lru_cache(maxsize=1024)
 
 
 class Line(NamedTuple):
@@ -27,11 +31,13 @@ class WrongMessagesError(Exception):
     """What was read is not what was written."""
 
 
+@_kept
 def question(user: str, turn: int) -> Line:
     """Return what *user* says in *turn*: 200 bytes that occur once."""
     return Line("user", f"{user} asks, turn {turn}: {PADDING}"[:USER_BYTES])
 
 
+@_kept
 def answer(user: str, turn: int) -> Line:
     """Return what is said to *user* in *turn*: 800 bytes that occur once."""
     return Line("assistant", f"To {user}, turn {turn}: {PADDING}"[:ASSISTANT_BYTES])
