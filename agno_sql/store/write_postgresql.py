@@ -6,6 +6,7 @@ lock, and a prune, which looks at messages, is done only where the counters unde
 of the snapshot. What somebody else has locked is not waited for. A write that finds any of this not
 as it needs it is left out, and goes the portable way by itself. A conversation that somebody else
 is about to begin can't be told from none, and would be waited for: soon, all of them are left out.
+Who writes alone is nobody's burden, and waits for a locked row too, for 10 ms.
 
 Conversations are looked for one by one, by an upsert where they are changed: joined, all of them would
 be read by a plan that was made while there were few, until the next ANALYZE.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncpg import InterfaceError, PostgresError
@@ -28,12 +30,14 @@ from agno_sql.store.text import encode
 from agno_sql.store.writes import columns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
     from asyncpg import Connection
 
     from agno_sql.store.writes import Begin, Group
 
+_FEW: Final = 2  # messages: each number has statements of its own, which are prepared once
 # Arrays hide behind a SELECT: the planner would count a constant one, and plan anew each time.
 _GIVEN: Final = """
 given AS MATERIALIZED (
@@ -54,7 +58,7 @@ given AS MATERIALIZED (
         $7::int AS added, $8::text AS run_id, $9::text AS lease_token,
         $10::timestamptz AS lease_expires_at, $11::text AS agent_id, $12::text AS model,
         $13::text AS input_sha256, $14::bigint AS input_tokens, $15::bigint AS output_tokens
-    FROM (SELECT set_config('lock_timeout', '100ms', true)) bounded
+    FROM (SELECT set_config('lock_timeout', '10ms', true)) bounded
 )"""
 _LOCKED: Final = """
 locked AS MATERIALIZED (
@@ -110,7 +114,7 @@ pruning AS MATERIALIZED (
         AND r.session_id = planned.session_id
         AND r.last_seq < planned.kept AND r.status <> 'running'
 )"""
-_STORED: Final = """
+_CHANGED: Final = """
 updated AS (
     INSERT INTO conversations AS c (
         user_id, session_id, first_seq, last_seq, message_count, created_at, last_active_at,
@@ -154,7 +158,30 @@ updated AS (
     SELECT given.*, done.last_seq
     FROM (SELECT * FROM updated UNION ALL SELECT * FROM created) done JOIN given
         ON given.user_id = done.user_id AND given.session_id = done.session_id
-), stored AS (
+)"""
+_ADVANCED: Final = """
+numbered AS (
+    UPDATE conversations c SET
+        last_seq = c.last_seq + given.added, message_count = c.message_count + given.added,
+        last_active_at = greatest(c.last_active_at, $1),
+        run_id = CASE kind WHEN 'begin' THEN given.run_id WHEN 'complete' THEN NULL ELSE c.run_id END,
+        run_first_seq = CASE kind
+            WHEN 'begin' THEN c.last_seq + 1 WHEN 'complete' THEN NULL ELSE c.run_first_seq END,
+        lease_token = CASE kind WHEN 'begin' THEN given.lease_token ELSE c.lease_token END,
+        lease_expires_at = CASE kind
+            WHEN 'append' THEN c.lease_expires_at WHEN 'complete' THEN NULL
+            ELSE given.lease_expires_at END
+    FROM given
+    WHERE c.user_id = given.user_id AND c.session_id = given.session_id
+        AND CASE kind
+            WHEN 'append' THEN true
+            WHEN 'begin' THEN c.run_id IS NULL
+            ELSE c.run_id = given.run_id AND c.lease_token = given.lease_token END
+        AND ($2::bigint IS NULL OR kind IN ('begin', 'step') OR c.message_count + added <= $2)
+    RETURNING given.*, c.last_seq
+)"""
+_STORED: Final = """
+stored AS (
     INSERT INTO messages (
         user_id, session_id, seq, role, content, created_at, name, tool_call_id, tool_calls,
         run_id, run_step, input_tokens, output_tokens
@@ -163,16 +190,15 @@ updated AS (
         numbered.user_id, numbered.session_id, numbered.last_seq - new.behind, new.role,
         new.content, new.created_at, new.name, new.tool_call_id, new.tool_calls::jsonb,
         new.run_id, new.run_step, new.input_tokens, new.output_tokens
-    FROM unnest(
-        (SELECT $16::int[]), (SELECT $17::int[]), (SELECT $18::text[]), (SELECT $19::text[]),
-        (SELECT $20::timestamptz[]), (SELECT $21::text[]), (SELECT $22::text[]),
-        (SELECT $23::text[]), (SELECT $24::text[]), (SELECT $25::int[]), (SELECT $26::bigint[]),
-        (SELECT $27::bigint[])
-    ) AS new (
+    FROM %s AS new (
         place, behind, role, content, created_at, name, tool_call_id, tool_calls, run_id,
         run_step, input_tokens, output_tokens
     ) JOIN numbered ON numbered.place = new.place
 )"""
+_NEW_TYPES: Final = (
+    *("int", "int", "text", "text", "timestamptz", "text", "text", "text", "text", "int"),
+    *("bigint", "bigint"),
+)
 _RUNS: Final = """
 begun AS (
     INSERT INTO runs (
@@ -194,19 +220,40 @@ begun AS (
 
 
 @cache
-def _statement(*, is_one: bool, has_runs: bool, prunes: bool) -> str:
-    """Return what stores groups, or a single one, without the parts that have nothing to do.
+def _statement(*, lone: int | None, has_runs: bool, prunes: bool) -> str:
+    """Return what stores groups, without the parts that have nothing to do.
 
-    Beginning and ending them would take longer than all that a lone writer asks for.
+    Beginning and ending them would take longer than all that a lone writer asks for: *lone* is how
+    many messages there are of a single group.
     """
-    parts = (
-        _ONE_GIVEN if is_one else _GIVEN,
-        _LOCKED,
-        _PRUNED if prunes else _KEPT,
-        _STORED,
-        *([_RUNS] if has_runs else []),
-    )
-    return f"WITH {','.join(parts).lstrip()} SELECT place, last_seq FROM numbered"  # noqa: S608  (our own)
+    given = _GIVEN if lone is None else _ONE_GIVEN
+    pruned = _PRUNED if prunes else _KEPT
+    return _joined(given, _LOCKED, pruned, _CHANGED, _stored(lone), has_runs=has_runs)
+
+
+@cache
+def _lone_statement(*, lone: int, has_runs: bool) -> str:
+    """Return what stores a single group if its conversation is there and nothing is to prune.
+
+    What decides stands in the row that it updates: so it needs no lock beforehand, and takes half
+    as long. It waits for a row that somebody else holds, up to lock_timeout.
+    """
+    return _joined(_ONE_GIVEN, _ADVANCED, _stored(lone), has_runs=has_runs)
+
+
+def _stored(lone: int | None) -> str:
+    width, types = len(_NEW_TYPES), _NEW_TYPES * (lone or 1)
+    values = [f"${number}::{kind}" for number, kind in enumerate(types, start=16)]
+    if lone is None:
+        return _STORED % f"unnest({', '.join(f'(SELECT {array}[])' for array in values)})"
+    # Each array would be unfolded into a store of its own.
+    rows = [f"({', '.join(values[at : at + width])})" for at in range(0, len(values), width)]
+    return _STORED % f"(VALUES {', '.join(rows)})"
+
+
+def _joined(*parts: str, has_runs: bool) -> str:
+    whole = ",".join((*parts, _RUNS) if has_runs else parts)
+    return f"WITH {whole.lstrip()} SELECT place, last_seq FROM numbered"  # noqa: S608  (our own)
 
 
 async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) -> dict[int, int]:
@@ -220,19 +267,13 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
     if driver.is_closed():
         raise ConnectionResetError("the server closed this connection")
     groups, at = begin()
-    rows = [_given_row(place, group, at) for place, group in enumerate(groups)]
-    is_one = len(rows) == 1
-    given = rows[0] if is_one else columns(rows, 13)
-    new = columns(
-        (row for place, group in enumerate(groups) for row in _message_rows(place, group, at)), 12
-    )
-    statement = _statement(
-        is_one=is_one,
-        has_runs=any(group.first.lease is not None for group in groups),
-        prunes=capacity is not None and any(group.first.prunes for group in groups),
-    )
+    statements, values = _tries(groups, at, capacity)
+    stored: list[Any] = []
     try:
-        stored = await driver.fetch(statement, at, capacity, *given, *new, timeout=ANSWER_WITHIN_S)
+        for statement in statements:
+            stored = await driver.fetch(statement, *values, timeout=ANSWER_WITHIN_S)
+            if stored:
+                break
     except LockNotAvailableError:
         return {}
     except (OSError, InterfaceError, PostgresError) as error:
@@ -243,6 +284,25 @@ async def store(driver: Connection[Any], begin: Begin, *, capacity: int | None) 
             "stored before you try again"
         ) from error
     return dict(stored)
+
+
+def _tries(
+    groups: Sequence[Group], at: datetime, capacity: int | None
+) -> tuple[list[str], list[Any]]:
+    """Return statements that store *groups*, the next one if one stores nothing, and their values."""
+    given = [_given_row(place, group, at) for place, group in enumerate(groups)]
+    new = [row for place, group in enumerate(groups) for row in _message_rows(place, group, at)]
+    lone = len(new) if len(groups) == 1 and len(new) <= _FEW else None
+    has_runs = any(group.first.lease is not None for group in groups)
+    prunes = capacity is not None and any(group.first.prunes for group in groups)
+    if lone is None:
+        values = [at, capacity, *columns(given, 13), *columns(new, len(_NEW_TYPES))]
+    else:
+        values = [at, capacity, *given[0], *chain.from_iterable(new)]
+    tries = [_statement(lone=lone, has_runs=has_runs, prunes=prunes)]
+    if lone is not None and not prunes:
+        tries.insert(0, _lone_statement(lone=lone, has_runs=has_runs))
+    return tries, values
 
 
 def _given_row(place: int, group: Group, at: datetime) -> tuple[Any, ...]:
