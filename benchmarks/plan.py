@@ -110,7 +110,7 @@ def _turns(*, quick: bool) -> tuple[Workload, ...]:
             (
                 Variant(
                     "reads:reads",
-                    {"reads": 30 if few else 3000, "at_once": 16, "turns": rows.turns},
+                    {"reads": 30 if few else 6000, "at_once": 16, "turns": rows.turns},
                     rows=rows,
                 ),
             ),
@@ -137,6 +137,7 @@ def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
                 {
                     "users": 16 if quick else 64,
                     "turns": 2 if quick else 50,
+                    "rounds": 1 if quick else 5,
                     "rows_users": rows.users,
                     "rows_turns": rows.turns,
                 },

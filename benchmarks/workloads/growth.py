@@ -28,27 +28,31 @@ _SPREAD: Final = 7919  # a prime: neighbours in the list are far apart in the ta
 
 
 async def growth(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """Let *users* of those that are stored make *turns* turns, then list and delete who was away.
+    """Let *users* of those that are stored make *turns* turns, others *rounds* times over.
 
-    ``list_ms`` is the time of a page of inactive users; ``alone_ms`` a turn of a user who is alone
-    and, of that user's while others are deleted, ``pause_ms`` is the longest one and
-    ``beside_p99_ms`` what 99 of 100 do not exceed. The clean-up is cancelled after 30 seconds. A driver that can't list and delete (one without
-    a ``memory``) only makes its turns.
+    Then list and delete who was away: ``list_ms`` is the time of a page of inactive users;
+    ``alone_ms`` a turn of a user who is alone and, of that user's while others are deleted,
+    ``pause_ms`` is the longest one and ``beside_p99_ms`` what 99 of 100 do not exceed. The
+    clean-up is cancelled after 30 seconds. A driver that can't list and delete (one without a
+    ``memory``) only makes its turns.
     """
-    turns = options["turns"]
-    before = options["rows_turns"] + stage.repetition * turns
+    turns, rounds = options["turns"], options["rounds"]
     hundreds = options["rows_users"] // AGES
-    names = [f"user-{n + AGES * (n * _SPREAD % hundreds)}" for n in range(options["users"])]
 
-    async def user(name: str) -> None:
+    async def user(n: int, round_: int) -> None:
+        # Where there are few users, each comes again after some rounds.
+        times, place = divmod(round_, hundreds)
+        name = f"user-{n + AGES * ((n * _SPREAD + place) % hundreds)}"
+        before = options["rows_turns"] + times * turns
         for number in range(before, before + turns):
             async with stage.timing():
                 await one_turn(driver, name, number)
 
     early = f"early-{stage.repetition}"
-    await asyncio.gather(*(one_turn(driver, f"{early}-{n}", 0) for n in range(len(names))))
+    await asyncio.gather(*(one_turn(driver, f"{early}-{n}", 0) for n in range(options["users"])))
     async with stage.measuring():
-        await asyncio.gather(*(user(name) for name in names))
+        for round_ in range(stage.repetition * rounds, (stage.repetition + 1) * rounds):
+            await asyncio.gather(*(user(n, round_) for n in range(options["users"])))
     memory: SQLMemory | None = getattr(driver, "memory", None)
     if memory is None:
         return {}
