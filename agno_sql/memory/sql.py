@@ -163,8 +163,10 @@ class SQLMemory:
                 yield memory
             finally:
                 memory._database.close()
-                await memory._batches.rest()  # a connection in use would outlive its engine
-                await memory._database.hand_back()
+                try:
+                    await memory._batches.rest()  # a connection in use would outlive its engine
+                finally:
+                    await memory._database.hand_back()
         finally:
             await engine.dispose()
 

@@ -126,6 +126,16 @@ class Database:
                 again=_PATIENT if patient else _PASSING,
             )
 
+    async def write_back(self) -> None:
+        """Bring what is committed from SQLite's log into its file, while others write.
+
+        Else a commit does so when the log is long, and who writes next waits for it too.
+        """
+        if self._is_sqlite:
+            await self.read(
+                lambda conn: conn.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)"), long=True
+            )
+
     async def direct(self, work: Callable[[Any], Awaitable[_T]], *, is_write: bool = False) -> _T:
         """Return what *work* returns; it gets the driver's own connection, in no transaction.
 
@@ -171,8 +181,8 @@ class Database:
         self._is_closed = True
 
     async def hand_back(self) -> None:
-        """Give the engine back every connection of this event loop that is not in use."""
-        await self._lender.stop()
+        """Give the engine back every connection that is not in use, whoever cancels meanwhile."""
+        await settled(self._lender.stop())
 
     async def _try(
         self,

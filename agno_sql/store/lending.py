@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from weakref import WeakKeyDictionary
 
 from asyncpg import InterfaceError, PostgresError
+from sqlalchemy import QueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from agno_sql.store.faults import DRIVER_ERRORS
@@ -26,47 +25,36 @@ _log: Final = logging.getLogger(__name__)
 _LOOK_EACH_S: Final = 1.0
 
 
-@dataclass(slots=True, eq=False)
-class _Kept:
-    """What one event loop has at hand; the one used last is taken first.
-
-    ``unused`` is how many have not been taken since the last look: the first ones.
-    """
-
-    idle: list[PoolProxiedConnection] = field(default_factory=list)
-    unused: int = 0
-    look: asyncio.TimerHandle | None = None
-    closing: set[asyncio.Task[None]] = field(default_factory=set)
-
-
 class Lender:
     """Lends connections of the engine's pool, in no transaction.
 
     On its owner's word it keeps those that come back at hand for a second or two, as a checkout
-    costs a lone caller more than what it asks of the database.
+    costs a lone caller more than what it asks of the database. The one used last is taken first.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._is_sqlite = engine.dialect.name == "sqlite"
-        self._keeps = False
-        self._kept: WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = WeakKeyDictionary()
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._idle: list[PoolProxiedConnection] = []
+        self._unused = 0  # of those, the first that have not been taken since the last look
+        self._next_look: asyncio.TimerHandle | None = None
+        self._closing: set[asyncio.Task[None]] = set()
 
     def keep(self) -> None:
-        """Keep connections from now on, if the pool has several.
+        """Keep connections of this event loop from now on.
 
-        For an engine of our own: the owner of another may have hooks that must see each checkout,
-        or a pool that is too small.
+        For an engine of our own: the owner of another may have hooks that must see each checkout.
         """
-        self._keeps = self._engine.pool.size() > 1  # type: ignore[attr-defined]
+        self._home = asyncio.get_running_loop()
 
     async def stop(self) -> None:
-        """Hand back what this event loop keeps, and keep nothing more."""
-        self._keeps = False
-        if kept := self._kept.pop(asyncio.get_running_loop(), None):
-            if kept.look:
-                kept.look.cancel()
-            await asyncio.gather(*kept.closing, *map(_handed_back, kept.idle))
+        """Hand back what is kept, and keep nothing more."""
+        self._home = None
+        if self._next_look is not None:
+            self._next_look.cancel()
+        idle, self._idle = self._idle, []
+        await asyncio.gather(*self._closing, *map(_handed_back, idle))
 
     async def lend(self, work: Callable[[Any], Awaitable[_T]]) -> _T:
         """Return what *work* returns; it gets the driver's own connection.
@@ -81,36 +69,44 @@ class Lender:
         try:
             return await self._use(work, conn)
         finally:
-            if not self._keeps or not conn.is_valid:
-                await _handed_back(conn)
-            else:
+            if conn.is_valid and self._may_keep():
                 self._put(conn)
+            else:
+                await _handed_back(conn)
 
     def _taken(self) -> PoolProxiedConnection | None:
-        kept = self._kept.get(asyncio.get_running_loop()) if self._keeps else None
-        if kept is None or not kept.idle:
+        if not self._idle or asyncio.get_running_loop() is not self._home:
             return None
-        conn = kept.idle.pop()
-        kept.unused = min(kept.unused, len(kept.idle))
+        conn = self._idle.pop()
+        self._unused = min(self._unused, len(self._idle))
         return conn
 
-    def _put(self, conn: PoolProxiedConnection) -> None:
-        loop = asyncio.get_running_loop()
-        kept = self._kept.get(loop)
-        if kept is None:
-            kept = self._kept[loop] = _Kept()
-        kept.idle.append(conn)
-        if kept.look is None:
-            kept.look = loop.call_later(_LOOK_EACH_S, self._look, loop, kept)
+    def _may_keep(self) -> bool:
+        pool = self._engine.pool
+        return (
+            asyncio.get_running_loop() is self._home
+            and isinstance(pool, QueuePool)
+            # Of a pool that has lent more than it keeps, the next one may be waited for.
+            and 1 < pool.size() >= pool.checkedout()
+        )
 
-    def _look(self, loop: asyncio.AbstractEventLoop, kept: _Kept) -> None:
-        for conn in kept.idle[: kept.unused]:
-            task = loop.create_task(_handed_back(conn))
-            kept.closing.add(task)
-            task.add_done_callback(kept.closing.discard)
-        del kept.idle[: kept.unused]
-        kept.unused = len(kept.idle)
-        kept.look = loop.call_later(_LOOK_EACH_S, self._look, loop, kept) if kept.idle else None
+    def _put(self, conn: PoolProxiedConnection) -> None:
+        self._idle.append(conn)
+        if self._next_look is None:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._next_look = loop.call_later(_LOOK_EACH_S, self._look) if self._idle else None
+
+    def _look(self) -> None:
+        for conn in self._idle[: self._unused]:
+            task = asyncio.get_running_loop().create_task(_handed_back(conn))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        del self._idle[: self._unused]
+        self._unused = len(self._idle)
+        self._look_later()
 
     async def _use_below(self, work: Callable[[Any], Awaitable[_T]], conn: AsyncConnection) -> _T:
         return await self._use(work, await conn.get_raw_connection())
@@ -127,7 +123,7 @@ class Lender:
             if self._is_sqlite:
                 is_of_use = not (driver.in_transaction or isinstance(error, asyncio.CancelledError))
             else:
-                is_of_use = isinstance(error, PostgresError)
+                is_of_use = isinstance(error, PostgresError) and not driver.is_closed()
             if not is_of_use:
                 await _logged(greenlet_spawn(conn.invalidate))
             raise

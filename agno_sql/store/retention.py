@@ -6,11 +6,11 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, func, select
 
 from agno_sql.store.activity import inactive_users
 from agno_sql.store.clear import delete_conversations
-from agno_sql.store.tables import conversations
+from agno_sql.store.tables import conversations, messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -39,12 +39,14 @@ async def delete_inactive(database: Database, until: datetime, *, batch: int) ->
         for users in _soon_deleted(page):
             # For as long as it took, others have the database to themselves.
             await asyncio.sleep(min(took, _LONGEST_PAUSE_S))
+            await database.read(partial(_read_ahead, users=users), long=True)
             began = clock()
             deleted = await database.write(
                 partial(_delete_users, users=users, until=until), long=True
             )
             took = clock() - began
             yield deleted
+            await database.write_back()
 
 
 def _soon_deleted(page: Sequence[UserActivity]) -> Iterator[set[str]]:
@@ -58,6 +60,11 @@ def _soon_deleted(page: Sequence[UserActivity]) -> Iterator[set[str]]:
         users.add(user.user_id)
         messages += user.messages
     yield users
+
+
+async def _read_ahead(conn: AsyncConnection, *, users: set[str]) -> None:
+    """Have the messages of *users* in memory: to wait for the disk, nobody has to be locked out."""
+    await conn.execute(select(func.count(messages.c.role)).where(messages.c.user_id.in_(users)))
 
 
 async def _delete_users(conn: AsyncConnection, *, users: set[str], until: datetime) -> int:

@@ -233,7 +233,7 @@ def _statement(*, lone: int | None, has_runs: bool, prunes: bool) -> str:
 
 @cache
 def _lone_statement(*, lone: int, has_runs: bool) -> str:
-    """Return what stores a single group if its conversation is there and nothing is to prune.
+    """Return what stores a single group in a conversation that is there, if nothing is to prune.
 
     What decides stands in the row that it updates: so it needs no lock beforehand, and takes half
     as long. It waits for a row that somebody else holds, up to lock_timeout.
