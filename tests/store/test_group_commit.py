@@ -78,7 +78,7 @@ class TestWhatItCosts:
 
     @pytest.mark.guarantee("G52")
     async def test_an_add_alone_is_one_statement_on_postgresql(self, postgres_url: str) -> None:
-        """Whether its conversation is there or new, with a capacity."""
+        """Whether its conversation is there, or new, or has to be pruned (without a capacity: there)."""
         async with SQLMemory.open(postgres_url, capacity=2) as memory:
             with executed() as seen:
                 for _ in range(4):
