@@ -68,7 +68,7 @@ WAYS: Final = {
         write_postgresql.store,
         read_together.read_postgresql,
         find_together.find_postgresql,
-        writers=4,
+        writers=2,
         readers=2,
     ),
     "aiosqlite": _Way(

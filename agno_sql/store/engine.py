@@ -39,7 +39,7 @@ def open_engine(url: str | URL) -> AsyncEngine:
             plain,
             connect_args={"timeout": _CONNECT_TIMEOUT_S} | connect_args,
             pool_timeout=_POOL_TIMEOUT_S,
-            # More than the seven of batches: what the pool does not keep is opened again and again.
+            # More than the five of batches: what the pool does not keep is opened again and again.
             pool_size=10,
             pool_reset_on_return=None,  # Database leaves no transaction open
         )
