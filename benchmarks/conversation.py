@@ -15,7 +15,7 @@ _PROSE: Final = (
     "Friday, reply here and we send a new one the same day, without any charge. "
 )
 PADDING: Final = _PROSE * 4
-# As many lines as 64 users read again at their next turn: to make them anew took a fifth of a
+# As many lines as 64 users read again at their next turn: to make them anew took a sixth of a
 # fast driver's time.
 _kept: Final = lru_cache(maxsize=1024)
 

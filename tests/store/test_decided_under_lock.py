@@ -22,7 +22,8 @@ from tests.faults.checks import sync_url, until
 from tests.store.examined import findings, places
 from tests.store.test_group_commit import lease_of, new_run
 from tests.support.clock import FakeClock
-from tests.support.runner import everything
+from tests.support.runner import everything, rows
+from tests.support.statements import statements
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -78,15 +79,17 @@ class Race:
 
 
 @pytest.fixture
-async def race(postgres_url: str) -> AsyncIterator[Race]:
+async def race(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[Race]:
+    """A race at a capacity, CAPACITY unless a test says which."""
+    capacity: int | None = getattr(request, "param", CAPACITY)
     with psycopg.connect(sync_url(postgres_url), autocommit=True) as server:
         server.execute(HOLD)
     clock = FakeClock()
     called = {"server_settings": {"application_name": "held"}}
     engine = create_async_engine(postgres_url, connect_args=called)
-    async with SQLMemory.open(postgres_url, capacity=CAPACITY, clock=clock) as free:
+    async with SQLMemory.open(postgres_url, capacity=capacity, clock=clock) as free:
         await free.extend(says(*KEPT), "alice")
-        yield Race(postgres_url, SQLMemory(engine, capacity=CAPACITY, clock=clock), free, clock)
+        yield Race(postgres_url, SQLMemory(engine, capacity=capacity, clock=clock), free, clock)
     await engine.dispose()
 
 
@@ -153,6 +156,7 @@ class TestAnAppendAtCapacity:
 
 class TestAWriteOfARun:
     @pytest.mark.guarantee("G57")
+    @pytest.mark.parametrize("race", [CAPACITY, None], indirect=True)
     @pytest.mark.parametrize("what", ["step", "complete"])
     @pytest.mark.parametrize("how", ["taken over", "closed", "cleared", "erased", "begun anew"])
     async def test_stores_nothing_once_the_lease_is_lost(
@@ -228,3 +232,36 @@ class TestABegin:
         )
         assert contents(begun.history) == ["3", "go", "answer"]
         assert places(await findings(race.url, now=race.clock.now())) == []
+
+
+@pytest.mark.parametrize("race", [None], indirect=True)
+class TestALoneWriterWithoutACapacity:
+    async def test_is_counted_and_numbered_before_what_it_stores(self, race: Race) -> None:
+        late = await race.run(
+            race.held.extend(says("late", "later"), "alice"),
+            lambda: race.free.extend(says("4", "5"), "alice"),
+        )
+        assert [message.seq for message in late] == [6, 7]
+        assert await race.kept() == [*KEPT, "4", "5", "late", "later"]
+        assert await race.is_whole()
+
+    async def test_moves_the_beginning_of_a_run(self, race: Race) -> None:
+        await race.run(
+            race.held.run_log.begin(lease_of("r"), new_run("r"), limit=None),
+            lambda: race.free.extend(says("4", "5"), "alice"),
+        )
+        assert [row["run_first_seq"] for row in rows(race.url, "conversations")] == [6]
+        assert [(run["first_seq"], run["last_seq"]) for run in rows(race.url, "runs")] == [(6, 6)]
+        assert await race.is_whole()
+
+    @pytest.mark.parametrize("how", ["erase", "clear"])
+    async def test_may_be_a_deletion_and_it_need_not_go_the_portable_way(
+        self, race: Race, how: str
+    ) -> None:
+        late, seen = race.held.extend(says("late", "later"), "alice"), list[str]()
+        with statements(seen.append):
+            stored = await race.run(late, lambda: getattr(race.free, how)("alice"))
+        assert not any(sql.startswith("INSERT INTO conversations") for sql in seen)
+        first = 1 if how == "erase" else 4
+        assert [message.seq for message in stored] == [first, first + 1]
+        assert await race.kept() == ["late", "later"]

@@ -1,7 +1,7 @@
 """Who writes alone on PostgreSQL: one statement that decides by the row that it updates.
 
-Without a capacity every kind of write goes that way; it is held before it locks the row, so that
-somebody else can change this meanwhile.
+Without a capacity every kind of write goes that way. What happens to the row while it is held before
+its lock stands in test_decided_under_lock.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from agno_sql.errors import RunLostError
 from agno_sql.memory.sql import SQLMemory
 from agno_sql.message import Message, Usage
 from tests.agent.models import contents
 from tests.faults.checks import assert_numbered, sync_url, until
 from tests.store.examined import findings
 from tests.store.plans import executed, nodes_of, postgresql_plans
-from tests.store.test_decided_under_lock import HOLD, KEPT, Race, says
+from tests.store.test_decided_under_lock import KEPT, says
 from tests.store.test_group_commit import LOCKED, lease_of, new_run
 from tests.support.clock import FakeClock
 from tests.support.runner import Row, everything, rows
@@ -57,18 +55,6 @@ async def memory(postgres_url: str, clock: FakeClock) -> AsyncIterator[SQLMemory
     async with SQLMemory.open(postgres_url, capacity=None, clock=clock) as opened:
         await opened.extend(says(*KEPT), "alice")
         yield opened
-
-
-@pytest.fixture
-async def race(postgres_url: str, clock: FakeClock) -> AsyncIterator[Race]:
-    with psycopg.connect(sync_url(postgres_url), autocommit=True) as server:
-        server.execute(HOLD)
-    called = {"server_settings": {"application_name": "held"}}
-    engine = create_async_engine(postgres_url, connect_args=called)
-    async with SQLMemory.open(postgres_url, capacity=None, clock=clock) as free:
-        await free.extend(says(*KEPT), "alice")
-        yield Race(postgres_url, SQLMemory(engine, capacity=None, clock=clock), free, clock)
-    await engine.dispose()
 
 
 class TestWhatALoneWriterSends:
@@ -159,70 +145,6 @@ class TestTheRowAfterwards:
         changed = [row for table in after for row in after[table] if row not in before[table]]
         assert {(row["user_id"], row["session_id"]) for row in changed} == {("alice", "default")}
         assert len(changed) == 3
-
-
-class TestWhatHappensBeforeItLocks:
-    @pytest.mark.guarantee("G57")
-    @pytest.mark.parametrize("what", ["step", "complete"])
-    @pytest.mark.parametrize("how", ["taken over", "erased", "begun anew"])
-    async def test_stores_nothing_of_a_run_whose_lease_is_lost(
-        self, race: Race, what: str, how: str
-    ) -> None:
-        lease, log = lease_of("r"), race.free.run_log
-        await log.begin(lease, new_run("r"), limit=None)
-        stored: list[Any] = []
-
-        async def lose() -> None:
-            race.clock.advance(timedelta(minutes=1))
-            match how:
-                case "taken over":
-                    assert await log.resume(lease_of("r"), limit=None) is not None
-                case "erased":
-                    await race.free.erase("alice")
-                case _:
-                    await log.begin(lease_of("next"), new_run("next"), limit=None)
-            stored.append(everything(race.url))
-
-        held, late = race.held.run_log, answer("late")
-        write = (
-            held.append(lease, late)
-            if what == "step"
-            else held.complete(lease, late, usage=Usage(1, 1))
-        )
-        with pytest.raises(RunLostError):
-            await race.run(write, lose)
-        assert stored == [everything(race.url)]
-        assert await race.is_whole()
-
-    async def test_is_counted_and_numbered_before_what_it_stores(self, race: Race) -> None:
-        late = await race.run(
-            race.held.extend(says("late", "later"), "alice"),
-            lambda: race.free.extend(says("4", "5"), "alice"),
-        )
-        assert [message.seq for message in late] == [6, 7]
-        assert await race.kept() == [*KEPT, "4", "5", "late", "later"]
-        assert await race.is_whole()
-
-    async def test_moves_the_beginning_of_a_run(self, race: Race) -> None:
-        await race.run(
-            race.held.run_log.begin(lease_of("r"), new_run("r"), limit=None),
-            lambda: race.free.extend(says("4", "5"), "alice"),
-        )
-        assert conversation(race.url)["run_first_seq"] == 6
-        assert [(run["first_seq"], run["last_seq"]) for run in rows(race.url, "runs")] == [(6, 6)]
-        assert await race.is_whole()
-
-    @pytest.mark.parametrize("how", ["erase", "clear"])
-    async def test_may_be_a_deletion_and_it_need_not_go_the_portable_way(
-        self, race: Race, how: str
-    ) -> None:
-        late, seen = race.held.extend(says("late", "later"), "alice"), list[str]()
-        with statements(seen.append):
-            stored = await race.run(late, lambda: getattr(race.free, how)("alice"))
-        assert not any(sql.startswith("INSERT INTO conversations") for sql in seen)
-        first = 1 if how == "erase" else 4
-        assert [message.seq for message in stored] == [first, first + 1]
-        assert await race.kept() == ["late", "later"]
 
 
 @pytest.mark.usefixtures("one_queue")
