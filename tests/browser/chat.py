@@ -66,6 +66,10 @@ class Chat:
         await self.message.fill(text)
         await self.message.press("Enter")
 
+    async def at_rest(self) -> None:
+        """Wait until the run has ended: an answer is seen before it is stored."""
+        await expect(self.button("Stop the answer")).to_be_hidden()
+
     async def said(self) -> list[str]:
         """Return what user and assistant said, as it is on the screen."""
         return [text.strip() for text in await self.everything.all_inner_texts()]

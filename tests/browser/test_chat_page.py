@@ -92,6 +92,7 @@ async def test_users_and_conversations_of_any_name_are_found(
         await expect(chat.everything).to_have_count(1)
         await chat.ask("and?")
         await expect(chat.answers).to_have_count(2)
+        await chat.at_rest()
         await expect(chat.notice).to_have_count(0)
         stored = await memory.get_messages(HOSTILE_IDS[0], session_id=session)
         assert contents(stored) == [f"of {session}", "and?", "noted"]
@@ -292,6 +293,7 @@ class TestWithTokens:
         _, text = await memory.api_keys.create("new", is_admin=False)
         await self.sign_in(page, text, "alice")
         await expect(chat.everything).to_have_text(["hello", "hi"])
+        await chat.at_rest()
         (session,) = await memory.sessions("alice")
         assert session.message_count == 2
 

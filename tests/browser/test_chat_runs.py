@@ -60,7 +60,7 @@ async def test_an_answer_is_shown_while_it_is_made(
     model.gate.opened.set()
     await expect(chat.answers).to_have_text("one … two")
     await expect(page.get_by_role("log")).to_contain_text("one … two")
-    await expect(chat.button("Stop the answer")).to_be_hidden()
+    await chat.at_rest()
     await expect(chat.notice).to_have_count(0)
     await expect(chat.sessions).to_have_text(["count" + await time_of(chat)])
     assert (await memory.sessions("alice"))[0].message_count == 2
@@ -85,6 +85,7 @@ async def test_a_reload_in_the_midst_of_an_answer_follows_it_again(
     model.gate.opened.set()
     whole = ["Where is 7?", "One moment.", "It … comes."]
     await expect(chat.everything).to_have_text(whole)
+    await chat.at_rest()
     await expect(chat.notice).to_have_count(0)
     await page.reload()
     await expect(chat.everything).to_have_text(whole)
@@ -109,6 +110,7 @@ async def test_a_reload_before_anything_is_stored_asks_once(
     await expect(chat.everything).to_have_text(["hello"])
     gate.opened.set()
     await expect(chat.everything).to_have_text(["hello", "hi"])
+    await chat.at_rest()
     (session,) = await memory.sessions("alice")
     assert session.message_count == 2
 
@@ -154,6 +156,7 @@ async def test_a_lost_connection_loses_and_doubles_nothing(
         await proxy.accept()
         model.gate.opened.set()
         await expect(chat.everything).to_have_text(["count", "one … two"])
+        await chat.at_rest()
         await expect(chat.notice).to_have_count(0)
         await page.close()
     assert len(model.shown) == 1
@@ -180,6 +183,7 @@ async def test_what_is_asked_before_the_page_is_ready_is_asked_then(
     await expect(chat.everything).to_have_count(0)
     slow.opened.set()
     await expect(chat.everything).to_have_text(["before", "hello", "hi"])
+    await chat.at_rest()
     await expect(chat.notice).to_have_count(0)
     stored = await memory.get_messages("alice", session_id="old")
     assert contents(stored) == ["before", "hello", "hi"]
@@ -200,6 +204,7 @@ async def test_a_connection_that_has_gone_silent_is_given_up(
     await page.clock.resume()
     model.gate.opened.set()
     await expect(chat.everything).to_have_text(["count", "one … two"])
+    await chat.at_rest()
     await expect(chat.notice).to_have_count(0)
     assert (await memory.sessions("alice"))[0].message_count == 2
 
@@ -232,6 +237,7 @@ async def test_a_restart_of_the_server_loses_and_doubles_nothing(
         with server_process(*shop, "--port", port, **env):
             whole = ["Where is 7?", "One moment.", "It comes."]
             await expect(chat.everything).to_have_text(whole)
+            await chat.at_rest()
             await expect(chat.notice).to_have_count(0)
             await expect(chat.tools).to_have_count(1)
             await page.reload()
@@ -255,6 +261,7 @@ async def test_escape_stops_the_answer(serve: Serve, page: Page, memory: SQLMemo
     await expect(chat.notice).to_contain_text("Stopped")
     await chat.button("Ask again").click()
     await expect(chat.everything).to_have_text(["count", "count", "again"])
+    await chat.at_rest()
     (session,) = await memory.sessions("alice")
     stored = await memory.get_messages("alice", session_id=session.session_id)
     assert contents(stored) == ["count", "count", "again"]
@@ -290,6 +297,7 @@ async def test_what_the_database_could_not_take_is_stored_once_when_it_is_tried_
         await proxy.accept()
         await chat.button("Try again").click()
         await expect(chat.answers).to_have_text("Nice to meet you, Alice!")
+        await chat.at_rest()
         await expect(chat.notice).to_have_count(0)
         await page.close()
     assert [row["role"] for row in rows(postgres_url, "messages")] == ["user", "assistant"]
@@ -312,6 +320,7 @@ async def test_what_is_refused_goes_back_to_its_writer(
     await expect(chat.message).to_have_value("rude")
     await chat.ask("kind")
     await expect(chat.answers).to_have_text("hi")
+    await chat.at_rest()
     assert (await memory.sessions("alice"))[0].message_count == 2
 
 
@@ -333,4 +342,5 @@ async def test_what_is_too_long_for_the_server_is_not_sent(
     await chat.ask(text)
     await expect(chat.answers).to_have_text("hi")
     await expect(page.locator("#too-long")).to_be_hidden()
+    await chat.at_rest()
     assert (await memory.sessions("alice"))[0].message_count == 2
