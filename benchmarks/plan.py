@@ -148,7 +148,7 @@ def _growth(sizes: tuple[str, ...], *, quick: bool) -> Workload:
             for size, rows in SIZES.items()
             if size in sizes
         ),
-        _is_ours,
+        _is_ours_or_group,
     )
 
 

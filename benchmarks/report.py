@@ -24,6 +24,7 @@ _EXTRAS: Final = {
     "alone_ms": "a lone turn, ms",
     "beside_p99_ms": "99 % of turns beside a clean-up, ms",
     "pause_ms": "the longest one, ms",
+    "quiet_ms": "the longest one of as long a time with nothing beside it, ms",
     "deleted_users": "users deleted",
     "deleting_s": "deleting them, s",
     "grown_mb": "memory grown by, MB",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiosqlite
@@ -12,6 +14,7 @@ import aiosqlite
 from benchmarks.conversation import Line
 from benchmarks.drivers.batches import Batches
 from benchmarks.drivers.raw_sqlite import (
+    INACTIVE,
     INSERT,
     PRAGMAS,
     PRUNE,
@@ -24,7 +27,8 @@ from benchmarks.drivers.raw_sqlite import (
 from benchmarks.durability import SQLITE_QUESTIONS, named, together
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
 
     from benchmarks.driver import Place
 
@@ -124,7 +128,29 @@ class Group(InsertPerMessage):
         """Return when the batch was read."""
         return await self._reads.submit((user, limit))
 
+    async def delete_inactive(self, away: timedelta, *, progress: Callable[[int], object]) -> int:
+        """A user a transaction, and as long for the others in between."""
+        until = (datetime.now(UTC) - away).isoformat()
+        users = [user for (user,) in await self._reader.execute_fetchall(INACTIVE, (until,))]
+        for user in users:
+            async with self._lock:
+                began = time.perf_counter()
+                await self.connection.execute("BEGIN IMMEDIATE")
+                for table in ("messages", "conversations"):
+                    await self.connection.execute(
+                        f"DELETE FROM {table} WHERE user_id = ?",
+                        (user,),
+                    )
+                await self.connection.execute("COMMIT")
+            progress(1)
+            await asyncio.sleep(time.perf_counter() - began)
+        return len(users)
+
     async def _write(self, batch: Sequence[tuple[str, Sequence[Line]]]) -> list[None]:
+        async with self._lock:
+            return await self._write_batch(batch)
+
+    async def _write_batch(self, batch: Sequence[tuple[str, Sequence[Line]]]) -> list[None]:
         at = now()
         lines_of: dict[str, list[Line]] = {}
         for user, lines in batch:

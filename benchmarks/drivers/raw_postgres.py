@@ -7,6 +7,7 @@ costs a round trip.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
@@ -19,7 +20,8 @@ from benchmarks.drivers.batches import Batches
 from benchmarks.durability import POSTGRES_QUESTIONS, named, together
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from datetime import timedelta
 
     from benchmarks.driver import Place
 
@@ -62,6 +64,7 @@ _PRUNE: Final = """
 DELETE FROM messages m USING conversations c
 WHERE c.user_id = ANY($1::text[]) AND m.user_id = c.user_id AND m.seq <= c.last_seq - $2
 """
+_INACTIVE: Final = "SELECT user_id FROM conversations WHERE last_active_at <= $1"
 _READ: Final = "SELECT role, content FROM messages WHERE user_id = $1 ORDER BY seq DESC LIMIT $2"
 _READ_MANY: Final = """
 SELECT k.nr, m.role, m.content
@@ -211,6 +214,22 @@ class GroupCommitAndReads(GroupCommit):
     async def read(self, user: str, limit: int) -> list[Line]:
         """Return when the batch was read."""
         return await self._reads.submit((user, limit))
+
+    async def delete_inactive(self, away: timedelta, *, progress: Callable[[int], object]) -> int:
+        """A user a transaction, and as long for the others in between."""
+        async with self.connection() as connection:
+            rows = await connection.fetch(_INACTIVE, datetime.now(UTC) - away)
+            for (user,) in rows:
+                began = time.perf_counter()
+                async with connection.transaction():
+                    for table in ("messages", "conversations"):
+                        await connection.execute(
+                            f"DELETE FROM {table} WHERE user_id = $1",
+                            user,
+                        )
+                progress(1)
+                await asyncio.sleep(time.perf_counter() - began)
+        return len(rows)
 
     async def _read(self, batch: Sequence[tuple[str, int]]) -> list[list[Line]]:
         if len(batch) == 1:

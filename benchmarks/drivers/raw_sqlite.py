@@ -41,6 +41,7 @@ PRUNE: Final = (
     "DELETE FROM messages WHERE user_id = ?1 AND seq <= "
     "(SELECT last_seq FROM conversations WHERE user_id = ?1) - ?2"
 )
+INACTIVE: Final = "SELECT user_id FROM conversations WHERE last_active_at <= ?"
 READ: Final = "SELECT role, content FROM messages WHERE user_id = ? ORDER BY seq DESC LIMIT ?"
 
 

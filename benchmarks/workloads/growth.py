@@ -30,11 +30,11 @@ _SPREAD: Final = 7919  # a prime: neighbours in the list are far apart in the ta
 async def growth(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[str, Any]:
     """Let *users* of those that are stored make *turns* turns, others *rounds* times over.
 
-    Then list and delete who was away: ``list_ms`` is the time of a page of inactive users;
-    ``alone_ms`` a turn of a user who is alone and, of that user's while others are deleted,
-    ``pause_ms`` is the longest one and ``beside_p99_ms`` what 99 of 100 do not exceed. The
-    clean-up is cancelled after 30 seconds. A driver that can't list and delete (one without a
-    ``memory``) only makes its turns.
+    Then list and delete who was away: ``list_ms`` is the time of a page of inactive users, where
+    the driver has a ``memory`` to list them; ``alone_ms`` a turn of a user who is alone and, of
+    that user's while others are deleted, ``pause_ms`` is the longest one and ``beside_p99_ms`` what
+    99 of 100 do not exceed. The clean-up is cancelled after 30 seconds. ``quiet_ms`` is the longest
+    of as long a time with nothing beside it.
     """
     turns, rounds = options["turns"], options["rounds"]
     hundreds = options["rows_users"] // AGES
@@ -54,11 +54,10 @@ async def growth(driver: Driver, options: dict[str, Any], stage: Stage) -> dict[
         for round_ in range(stage.repetition * rounds, (stage.repetition + 1) * rounds):
             await asyncio.gather(*(user(n, round_) for n in range(options["users"])))
     memory: SQLMemory | None = getattr(driver, "memory", None)
-    if memory is None:
-        return {}
-    clean = partial(memory.delete_inactive, timedelta(days=90 - 10 * stage.repetition))
+    store: Any = memory or driver
+    clean = partial(store.delete_inactive, timedelta(days=90 - 10 * stage.repetition))
     return {
-        "list_ms": await _listing(memory),
+        **({"list_ms": await _listing(memory)} if memory else {}),
         **await _cleaning(driver, f"writer-{stage.repetition}", clean),
     }
 
@@ -87,12 +86,18 @@ async def _cleaning(
             clean.cancel()
     with suppress(asyncio.CancelledError):
         await clean
+    took = time.perf_counter() - began
+    quiet: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < took:
+        quiet.append(await _timed_turn(driver, writer, 50 + len(beside) + len(quiet)))
     return {
         "alone_ms": median(alone) * 1000,
         "beside_p99_ms": percentile(sorted(beside), 99) * 1000,
         "pause_ms": max(beside, default=0.0) * 1000,
         "deleted_users": sum(deleted),
-        "deleting_s": time.perf_counter() - began,
+        "deleting_s": took,
+        "quiet_ms": max(quiet, default=0.0) * 1000,
     }
 
 
