@@ -214,7 +214,6 @@ def _rest(*, quick: bool) -> tuple[Workload, ...]:
                     {"appends": 200 if few else 100_000, "at_once": 16, "kept": 100},
                     capacity=100,
                     most_seconds=900.0,
-                    repetitions=1,
                 ),
             ),
             _is_ours,
