@@ -28,7 +28,7 @@ _EXTRAS: Final = {
     "deleted_users": "users deleted",
     "deleting_s": "deleting them, s",
     "grown_mb": "memory grown by, MB",
-    "last_to_first": "pace, last tenth to first",
+    "second_to_first": "pace, second half to first",
     "huge_ms": "the huge message alone, ms",
     "beside_ms": "the longest turn beside it, ms",
     "usual_ms": "a usual turn, ms",

@@ -140,8 +140,8 @@ def _single(results: Results) -> Iterator[Target]:
             what = f"{name}: what a process grows by over {memory['users']:,.0f} users"
             yield Target("W8", what, memory["grown_mb"], 20, 20, at_most=True, unit=" MB")
         if steady := results.find("W9", database, "ours"):
-            what = f"{name}: the pace of the last tenth to that of the first"
-            yield Target("W9", what, steady["last_to_first"], 0.9, 1)
+            what = f"{name}: the pace of the second half to that of the first"
+            yield Target("W9", what, steady["second_to_first"], 0.9, 1)
         if huge := results.find("W10", database, "ours"):
             what = f"{name}: what a huge message adds to others' turns, to its own commit"
             added = max(0.0, huge["beside_ms"] - huge["usual_ms"]) / huge["huge_ms"]
