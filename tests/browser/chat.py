@@ -63,6 +63,7 @@ class Chat:
         await expect(self.page.locator("#user-name")).to_have_text(user)
 
     async def ask(self, text: str) -> None:
+        await self.at_rest()  # until then the page takes no other question
         await self.message.fill(text)
         await self.message.press("Enter")
 

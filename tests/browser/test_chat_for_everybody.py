@@ -110,6 +110,7 @@ async def test_everything_can_be_done_by_keyboard(
     await keys.type("is 7?")
     await keys.press("Enter")
     await expect(chat.everything).to_have_text(["Where\nis 7?", "It comes."])
+    await chat.at_rest()
     await expect(chat.message).to_be_focused()
     await tab_to(page, chat.tools.locator("summary"), key="Shift+Tab")
     await keys.press("Enter")
