@@ -137,20 +137,13 @@ class Group(InsertPerMessage):
                 began = time.perf_counter()
                 await self.connection.execute("BEGIN IMMEDIATE")
                 for table in ("messages", "conversations"):
-                    await self.connection.execute(
-                        f"DELETE FROM {table} WHERE user_id = ?",
-                        (user,),
-                    )
+                    await self.connection.execute(f"DELETE FROM {table} WHERE user_id = ?", (user,))
                 await self.connection.execute("COMMIT")
             progress(1)
             await asyncio.sleep(time.perf_counter() - began)
         return len(users)
 
     async def _write(self, batch: Sequence[tuple[str, Sequence[Line]]]) -> list[None]:
-        async with self._lock:
-            return await self._write_batch(batch)
-
-    async def _write_batch(self, batch: Sequence[tuple[str, Sequence[Line]]]) -> list[None]:
         at = now()
         lines_of: dict[str, list[Line]] = {}
         for user, lines in batch:
@@ -160,14 +153,15 @@ class Group(InsertPerMessage):
             for user, lines in lines_of.items()
             for n, (role, text) in enumerate(lines)
         ]
-        connection = self.connection
-        await connection.execute("BEGIN IMMEDIATE")
         counts = [(user, len(lines), at) for user, lines in lines_of.items()]
-        await connection.executemany(RESERVE, counts)
-        await connection.executemany(_INSERT_BACK, rows)
-        if self.capacity is not None:
-            await connection.executemany(PRUNE, [(user, self.capacity) for user in lines_of])
-        await connection.execute("COMMIT")
+        connection = self.connection
+        async with self._lock:
+            await connection.execute("BEGIN IMMEDIATE")
+            await connection.executemany(RESERVE, counts)
+            await connection.executemany(_INSERT_BACK, rows)
+            if self.capacity is not None:
+                await connection.executemany(PRUNE, [(user, self.capacity) for user in lines_of])
+            await connection.execute("COMMIT")
         return [None] * len(batch)
 
     async def _read(self, batch: Sequence[tuple[str, int]]) -> list[list[Line]]:

@@ -223,10 +223,7 @@ class GroupCommitAndReads(GroupCommit):
                 began = time.perf_counter()
                 async with connection.transaction():
                     for table in ("messages", "conversations"):
-                        await connection.execute(
-                            f"DELETE FROM {table} WHERE user_id = $1",
-                            user,
-                        )
+                        await connection.execute(f"DELETE FROM {table} WHERE user_id = $1", user)
                 progress(1)
                 await asyncio.sleep(time.perf_counter() - began)
         return len(rows)
